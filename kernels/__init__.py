@@ -1,0 +1,1 @@
+"""Fused losses on stored top-k labels, one folder an op."""

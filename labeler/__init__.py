@@ -1,0 +1,1 @@
+"""Run a teacher once over a collection and store what it says."""

@@ -1,0 +1,1 @@
+"""Data at rest: image tars, the label store, recipes and views."""

@@ -1,0 +1,43 @@
+import os
+import threading
+
+import pytest
+
+from softlabel.shards import durable
+
+
+def test_only_one_of_many_puts_wins_and_the_file_is_whole(tmp_path):
+    path = tmp_path / "x"
+    barrier = threading.Barrier(8)
+    won = []
+
+    def put(i: int) -> None:
+        barrier.wait()
+        if durable.put_if_absent(path, bytes([i]) * 10_000):
+            won.append(i)
+
+    threads = [threading.Thread(target=put, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert path.read_bytes() == bytes(won) * 10_000
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_data_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+    fsync, link = os.fsync, os.link
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "link", lambda *a: (calls.append("link"), link(*a)))
+    durable.put_if_absent(tmp_path / "x", b"1")
+    assert calls == ["fsync", "link", "fsync"]
+
+
+def test_a_failed_replace_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x"
+    (path / "in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match="x"):
+        durable.replace(path, b"1")
+    assert os.listdir(tmp_path) == ["x"]

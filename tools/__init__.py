@@ -1,0 +1,1 @@
+"""Commands that inspect, evaluate, demonstrate and measure."""

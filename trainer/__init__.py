@@ -1,0 +1,1 @@
+"""Train a student from stored labels, without the teacher."""
