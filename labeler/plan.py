@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from softlabel.labeler.config import DEFAULT_ROWS_PER_TAR, LabelConfig
@@ -107,7 +108,7 @@ def _manifest(config: LabelConfig, teacher: Teacher, recipe: Recipe, rows_per_ta
         teacher_output_kind=teacher.output_kind,
         embedding_output=teacher.embedding_name,
         recipe=recipe.to_dict(),
-        decoder=resolve_decoder(config.decoder),
+        decoder=_decoder(config),
         max_image_pixels=config.max_image_pixels,
         image_ext=tuple(ext.lower().lstrip(".") for ext in config.image_ext),
         provider=resolve_provider(config.providers),
@@ -121,6 +122,13 @@ def _manifest(config: LabelConfig, teacher: Teacher, recipe: Recipe, rows_per_ta
         embedding_dim=teacher.embedding_dim,
         rows_per_tar=rows_per_tar,
     )
+
+
+def _decoder(config: LabelConfig) -> str:
+    if config.dry_run and config.decoder == "auto":
+        # Answers at once: does not load torchvision, 8 seconds of it, to see whether it loads.
+        return "torchvision" if find_spec("torchvision") else "pillow"
+    return resolve_decoder(config.decoder)
 
 
 def _class_names(config: LabelConfig, teacher: Teacher) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from softlabel.labeler.batching import BatchChoice, choose_batch
 from softlabel.labeler.closing import bad_lines, label_lines, member_lines, size_line, time_line
 from softlabel.labeler.config import LabelConfig
 from softlabel.labeler.graph import prepare
+from softlabel.labeler.head import head_of
 from softlabel.labeler.rendering import ViewRenderer
 from softlabel.labeler.plan import Plan, make_plan, tar_sizes
 from softlabel.labeler.run_log import RunLog
@@ -152,10 +153,13 @@ def _open_session(plan: Plan) -> TeacherSession:
 
 def _open_store(plan: Plan) -> Store:
     path = plan.config.out
-    if plan.store is None and is_store(path):
-        delete_store(path)  # --overwrite
+    if plan.config.overwrite and is_store(path):
+        delete_store(path)
     names = [redacted(tar) for tar in plan.tars]
-    store = plan.store or Store.create(path, plan.manifest, names)
+    store = plan.store
+    if store is None:
+        head = head_of(plan.teacher) if plan.teacher.embedding_name else None
+        store = Store.create(path, plan.manifest, names, head=head)
     remove_leftovers(store)
     return store
 

@@ -8,9 +8,9 @@ import signal
 
 STEPS = (
     "commit-begins",
+    "data-synced",
     "array-written",
     "data-written",
-    "data-synced",
     "temporary-synced",
     "linked",
     "committed",

@@ -2,7 +2,7 @@
 
  1. manifest.json, tars/*.json and commits/*.json are sealed JSON of this format; every commit
     carries the store id and its own tar's ordinal; the list of tars has no gap and no name twice.
- 2. each array's zarr.json describes exactly the schema's array.
+ 2. each array's zarr.json describes exactly the schema's array; a head fits C and D.
  3. each commit's shard file exists in every array and has the sha256 that the commit states.
  4. a shard decodes, its checksums included.
  5. rows below `members` have a status of 1 to 6, counted as in the commit; the rest have 0.
@@ -28,6 +28,7 @@ from softlabel.shards.arrays import shard_file
 from softlabel.shards.commits import Commit, commit_file
 from softlabel.shards.errors import StoreError
 from softlabel.shards.hashing import sha256_hex
+from softlabel.shards.head import NAMES as HEAD
 from softlabel.shards.schema import SMALLEST_LOGIT
 from softlabel.shards.status import Status
 from softlabel.shards.store import MANIFEST, Store
@@ -58,6 +59,10 @@ def _names_and_metadata(store: Store) -> Iterator[str]:
         file = store.path / spec.name / "zarr.json"
         if not file.is_file() or not store.codec(spec.name).metadata_matches(file.read_bytes()):
             yield f"2: {file}: missing, or not the array of format version 1"
+    try:
+        store.head()
+    except StoreError as error:
+        yield f"2: {error}"
 
 
 def tar_problems(store: Store, tar: int, commit: Commit) -> Iterator[str]:
@@ -141,6 +146,8 @@ def _strangers(store: Store) -> Iterator[str]:
         MANIFEST,
         "zarr.json",
         *(f"{name}/zarr.json" for name in arrays),
+        *(f"{name}/zarr.json" for name in HEAD),
+        *(f"{name}/c.0{end}" for name, end in zip(HEAD, (".0", ""), strict=True)),
         *(f"tars/{path.name}" for path in (store.path / "tars").glob("*.json")),
     }
     for tar in range(len(store.tars)):

@@ -25,6 +25,7 @@ from softlabel.shards.commits import Commit, commit_file
 from softlabel.shards.errors import IdentityError, MachineError, StoreError, UsageError
 from softlabel.shards.failpoints import reached
 from softlabel.shards.hashing import sha256_hex
+from softlabel.shards.head import Head, head_files, read_head
 from softlabel.shards.schema import Manifest, differences
 from softlabel.shards.sealed import seal, unseal
 from softlabel.shards.status import Status
@@ -111,17 +112,15 @@ class Store:
         return written
 
     def _write_arrays(self, tar: int, rows: Rows) -> dict[str, str]:
-        files = {}
-        for name, codec in self._codecs.items():
-            data = codec.encode(rows[name])
-            durable.replace(self.path / shard_file(codec.spec, tar), data)
-            files[name] = sha256_hex([data])
-            reached("array-written")
+        encoded = {name: codec.encode(rows[name]) for name, codec in self._codecs.items()}
+        durable.replace_all(
+            {
+                self.path / shard_file(codec.spec, tar): encoded[name]
+                for name, codec in self._codecs.items()
+            }
+        )
         reached("data-written")
-        for name in self._codecs:
-            durable.sync_directory(self.path / name)
-        reached("data-synced")
-        return files
+        return {name: sha256_hex([data]) for name, data in encoded.items()}
 
     def _check_rows(self, rows: Rows) -> int:
         num_rows = len(rows["status"])
@@ -161,13 +160,21 @@ class Store:
             problem = f"is damaged ({error})"
         raise StoreError(f"{self.path}/{file} {problem}; run kd-store verify {self.path}")
 
+    def head(self) -> Head | None:
+        """The teacher's last layer, where it was stored; StoreError if it is damaged."""
+        return read_head(self.path, self.manifest)
+
     def codec(self, name: str) -> ArrayCodec:
         """The codec of one array."""
         return self._codecs[name]
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest, tars: Sequence[str]) -> "Store":
+    def create(
+        cls, path: Path, manifest: Manifest, tars: Sequence[str], *, head: Head | None = None
+    ) -> "Store":
         """Make a store, or finish making one; the manifest comes last and makes it one.
+
+        `head` is the teacher's last layer, where embeddings are stored and it is linear.
 
         Raises:
             UsageError: `path` holds something else.
@@ -175,36 +182,46 @@ class Store:
             MachineError: `path` can't be written.
         """
         store = cls(path, manifest, tars)
-        try:
-            store._lay_out()
-        except OSError as error:
-            raise MachineError(f"--out {path}: can't be written: {error.strerror}") from error
-        return open_store(path)
+        if not is_store(path):
+            try:
+                store._lay_out(head_files(head) if head is not None else {})
+            except OSError as error:
+                raise MachineError(f"--out {path}: can't be written: {error.strerror}") from error
+        found = open_store(path)
+        store._refuse_other(found)
+        return found
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, head: Mapping[str, bytes]) -> None:
         path = self.path
         path.mkdir(parents=True, exist_ok=True)
         folders = {"tars", "commits", "runs", *self._codecs}
-        foreign = sorted({p.name for p in path.iterdir()} - folders - {"zarr.json", MANIFEST})
+        folders |= {name.partition("/")[0] for name in head}
+        known = {*folders, "zarr.json", MANIFEST}
+        names_there = {p.name for p in path.iterdir() if p.suffix != durable.TEMPORARY}
+        foreign = sorted(names_there - known)
         if foreign:
             raise UsageError(
                 f"--out {path}: wanted a new or empty folder, found {foreign[0]} in it"
             )
         for name in sorted(folders):
             (path / name).mkdir(exist_ok=True)
-        durable.replace(path / "zarr.json", GROUP_METADATA)
-        for name, codec in self._codecs.items():
-            durable.replace(path / name / "zarr.json", codec.metadata(num_tars=len(self.tars)))
-            durable.sync_directory(path / name)
-        names = seal({"names": list(self.tars)})
-        if not durable.put_if_absent(path / "tars/0000.json", names):
-            durable.replace(path / "tars/0000.json", names)
-        durable.sync_directory(path)
-        created = durable.put_if_absent(path / MANIFEST, seal(self.manifest.to_dict()))
-        if not created and (found := open_store(path)).store_id != self.store_id:
+        metadata = {
+            path / name / "zarr.json": codec.metadata(num_tars=len(self.tars))
+            for name, codec in self._codecs.items()
+        }
+        names = {path / "tars/0000.json": seal({"names": list(self.tars)})}
+        extra = {path / name: data for name, data in head.items()}
+        durable.replace_all({path / "zarr.json": GROUP_METADATA, **metadata, **extra, **names})
+        durable.put_if_absent(path / MANIFEST, seal(self.manifest.to_dict()))
+
+    def _refuse_other(self, found: "Store") -> None:
+        different = differences(self.manifest, found.manifest)
+        if found.tars != self.tars:
+            different.append("the shard list")
+        if different:
             raise IdentityError(
-                f"--out {path}: another run made a different store there: "
-                + "; ".join(differences(self.manifest, found.manifest))
+                f"--out {self.path}: another run made a different store there: "
+                + "; ".join(different)
             )
 
 
@@ -248,8 +265,8 @@ def delete_store(path: Path) -> None:
 
 def remove_leftovers(store: Store) -> int:
     """Delete the temporary files of killed writers; how many."""
-    folders = ["", "tars", "commits", *(spec.name for spec in store.manifest.arrays)]
-    return sum(durable.remove_leftovers(store.path / folder) for folder in folders)
+    folders = [store.path, *(path for path in store.path.iterdir() if path.is_dir())]
+    return sum(durable.remove_leftovers(folder) for folder in folders)
 
 
 def bad_rows(commits: Mapping[int, Commit]) -> tuple[int, int]:

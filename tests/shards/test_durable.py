@@ -35,9 +35,22 @@ def test_data_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
     assert calls == ["fsync", "link", "fsync"]
 
 
+def test_files_replaced_together_are_flushed_before_any_gets_its_name(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    calls = []
+    fsync, rename = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda *a: (calls.append("rename"), rename(*a)))
+    (tmp_path / "d").mkdir()
+    durable.replace_all({tmp_path / "x": b"1", tmp_path / "d/y": b"2", tmp_path / "d/z": b"3"})
+    assert calls == ["fsync"] * 3 + ["rename"] * 3 + ["fsync"] * 2
+    assert (tmp_path / "d/z").read_bytes() == b"3"
+
+
 def test_a_failed_replace_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x"
     (path / "in the way").mkdir(parents=True)
     with pytest.raises(OSError, match="x"):
-        durable.replace(path, b"1")
+        durable.replace_all({path: b"1"})
     assert os.listdir(tmp_path) == ["x"]
