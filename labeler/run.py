@@ -8,8 +8,8 @@ from softlabel.labeler.closing import bad_lines, label_lines, member_lines, size
 from softlabel.labeler.config import LabelConfig
 from softlabel.labeler.graph import prepare
 from softlabel.labeler.head import head_of
-from softlabel.labeler.rendering import ViewRenderer
 from softlabel.labeler.plan import Plan, make_plan, tar_sizes
+from softlabel.labeler.rendering import ViewRenderer
 from softlabel.labeler.run_log import RunLog
 from softlabel.labeler.session import TeacherSession, num_cores
 from softlabel.labeler.stream import StreamSettings, stream, timed

@@ -1,6 +1,9 @@
 """The teacher in ONNX Runtime: which provider really runs it, and one batch through it."""
 
+import contextlib
+import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,17 +53,21 @@ class TeacherSession:
                 f"--providers {provider}: this onnxruntime has only "
                 f"{', '.join(ort.get_available_providers())}; install onnxruntime-gpu[cuda,cudnn]"
             )
-        if provider == "cuda":
-            ort.preload_dlls()
+        said = io.StringIO()
         try:
-            self._session = ort.InferenceSession(str(graph), options, providers=[wanted])
+            with contextlib.redirect_stdout(said):  # where onnxruntime prints what it misses
+                if provider == "cuda":
+                    ort.preload_dlls()
+                self._session = ort.InferenceSession(str(graph), options, providers=[wanted])
         except Exception as error:
             raise TeacherError(f"{graph}: onnxruntime can't load it: {error}") from None
         found = self._session.get_providers()[0]
         if found != wanted:
+            missing = sorted(set(re.findall(r"lib[\w+-]+\.so[.\d]*", said.getvalue())))
             raise MachineError(
                 f"--providers {provider}: wanted {wanted}, onnxruntime fell back to {found}; "
-                "run kd-doctor for what is missing, or use --providers cpu"
+                + (f"missing {', '.join(missing)}; " if missing else "")
+                + "see kd-doctor, or use --providers cpu"
             )
         self._names: list[str] = [output.name for output in self._session.get_outputs()]
 

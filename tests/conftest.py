@@ -1,14 +1,17 @@
-"""Fixtures that several folders share: small images, small tars."""
+"""Fixtures that several folders share: small images, small tars, a cache, real data."""
 
 import io
 import os
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from softlabel.shards.errors import MachineError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,3 +47,23 @@ def write_tar() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder; nothing of the user's own is read or written."""
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[..., Any]:
+    """Call a function that fetches. What can't be fetched skips; what is fetched wrong fails."""
+
+    def obtain(fetching: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return fetching(*arguments)
+        except MachineError as error:
+            pytest.skip(f"NOT TESTED, real data is missing: {error}")
+
+    return obtain

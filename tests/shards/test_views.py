@@ -250,6 +250,14 @@ def test_a_crop_share_written_with_six_digits_gives_timms_scale():
     assert draw("center", crop_pct=240 / 272, **side) == View(16, 16, 240, 240, False)
 
 
+@pytest.mark.parametrize(
+    ("scaled", "target", "pct", "start"), [(235, 224, 0.95, 6), (329, 288, 0.875, 20)]
+)
+def test_an_odd_margin_is_split_as_torchvision_splits_it(scaled, target, pct, start):
+    sizes = {"height": scaled, "width": scaled, "target_height": target, "target_width": target}
+    assert draw("center", crop_pct=pct, **sizes) == View(start, start, target, target, False)
+
+
 def test_squashing_at_full_size_takes_the_whole_image():
     whole = draw("center", crop_pct=1.0, crop_mode="squash", height=90, width=31)
     assert whole == View(0, 0, 90, 31, False)

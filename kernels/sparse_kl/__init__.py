@@ -1,0 +1,5 @@
+"""KL divergence from a teacher stored as top-k logits to a student's full logits."""
+
+from softlabel.kernels.sparse_kl.op import sparse_kl, sparse_kl_grad
+
+__all__ = ["sparse_kl", "sparse_kl_grad"]

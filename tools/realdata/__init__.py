@@ -1,0 +1,1 @@
+"""Real images and real teachers: pinned packages, fetched when needed, never committed."""

@@ -1,0 +1,105 @@
+"""One optimisation step: a batch in, the student changed, sums for the meter out."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from softlabel.shards.errors import UsageError
+from softlabel.shards.philox import philox
+from softlabel.shards.recipe import Recipe
+from softlabel.trainer.objective import Objective, Targets
+from softlabel.trainer.optimisers import set_learning_rate
+from softlabel.trainer.schedule import Schedule
+from softlabel.trainer.stream import Batch
+
+_AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_STEP_KEY = 0x73746570  # sets these random numbers apart from those of views
+
+
+class Normaliser:
+    """uint8 pixels to a student's input, on its device."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, *, channels_last: bool) -> None:
+        mean, std = torch.tensor([recipe.mean, recipe.std], dtype=torch.float64)
+        self._scale = (1 / (255 * std)).float().to(device)
+        self._bias = (-mean / std).float().to(device)
+        self._channels_last = channels_last
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """[N, H, W, 3] uint8 to [N, 3, H, W] float32."""
+        x = torch.addcmul(self._bias, pixels.float(), self._scale).permute(0, 3, 1, 2)
+        return x if self._channels_last else x.contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A student and all that changes it."""
+
+    student: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    objective: Objective
+    schedule: Schedule
+    normalise: Normaliser
+    device: torch.device
+    amp: Literal["none", "bf16", "fp16"]
+    max_grad_norm: float | None
+    seed: int
+
+    def step(self, batch: Batch) -> tuple[Tensor, float]:
+        """Take one step; sums [3] of KL, cross-entropy and agreement, and the batch's weight."""
+        seed_torch(self.seed, batch.step + 1)
+        set_learning_rate(self.optimiser, self.schedule.learning_rate(batch.step))
+        targets = on_device(batch, self.device)
+        image = self.normalise(batch.pixels.to(self.device, non_blocking=True))
+        with self._precision():
+            logits = self.student(image)
+        if not isinstance(logits, Tensor):
+            raise UsageError(
+                f"--student: in training its forward gives a {type(logits).__name__}, wanted a "
+                "tensor of logits; wrap it in a pkg.module:factory that gives logits only"
+            )
+        if self.amp == "fp16":
+            # The loss scale comes after the gradient: in float16 small ones would be lost before.
+            logits = logits.float()
+        self.optimiser.zero_grad(set_to_none=True)
+        sums = self.objective.backward(logits, targets, self.scaler)
+        if self.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.max_grad_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return sums, targets.total_weight
+
+    def _precision(self) -> Any:
+        if self.amp == "none":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_AMP[self.amp])
+
+
+def on_device(batch: Batch, device: torch.device) -> Targets:
+    """A batch's labels, where the student is."""
+
+    def moved(array: Any) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    rows, total = batch.rows, float(batch.weight.sum())
+    return Targets(
+        topk_logit=moved(rows.topk_logit),
+        topk_class=moved(rows.topk_class),
+        tail_lse=moved(rows.tail_lse),
+        target=moved(rows.target),
+        weight=None if total == len(batch.weight) else moved(batch.weight),
+        total_weight=total,
+    )
+
+
+def seed_torch(seed: int, number: int) -> None:
+    """Random numbers of a step (dropout and the like) as a function of the step: no state to keep.
+
+    Number 0 is for the initial weights, step s has number s + 1.
+    """
+    torch.manual_seed(philox((seed, _STEP_KEY), (number, 0, 0, 0))[0] >> 1)
