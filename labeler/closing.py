@@ -64,9 +64,9 @@ def time_line(times: StageTimes, *, images: int, workers: int) -> str:
     """Images a second and where the time went."""
     total = max(times.total, 1e-9)
     return (
-        f"time: {total:,.1f} s, {images / total:,.0f} images/s, teacher {times.teacher / total:.0%},"
-        f" waited for images {times.wait_images / total:.0%}, for the disk "
-        f"{times.wait_disk / total:.0%}; {workers} decoding thread(s) busy "
+        f"time: {total:,.1f} s, {images / total:,.0f} images/s; "
+        f"teacher {times.teacher / total:.0%}, waited for images {times.wait_images / total:.0%}, "
+        f"for the disk {times.wait_disk / total:.0%}; {workers} decoding thread(s) busy "
         f"{times.decode / total / workers:.0%}"
     )
 

@@ -1,12 +1,12 @@
 """What a labelling run is going to do, settled before anything is written."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from softlabel.labeler.config import DEFAULT_ROWS_PER_TAR, LabelConfig
+from softlabel.labeler.metadata import read_class_names
 from softlabel.labeler.session import resolve_provider
 from softlabel.labeler.teacher import Teacher, open_teacher
 from softlabel.shards.decoders import resolve_decoder
@@ -134,23 +134,7 @@ def _decoder(config: LabelConfig) -> str:
 def _class_names(config: LabelConfig, teacher: Teacher) -> tuple[str, ...] | None:
     if config.class_names is None:
         return teacher.class_names
-    names = read_class_names(config.class_names)
-    if len(names) != teacher.num_classes:
-        raise UsageError(
-            f"--class-names {config.class_names}: wanted {teacher.num_classes} names, "
-            f"found {len(names)}"
-        )
-    return names
-
-
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """Names one a line, or a JSON list of them; UsageError if it is neither."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--class-names {path}: {error}") from None
-    return tuple(str(name).strip() for name in names)
+    return read_class_names(config.class_names, num_classes=teacher.num_classes)
 
 
 def find_rows_per_tar(tars: Sequence[str]) -> int:

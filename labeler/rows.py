@@ -67,13 +67,13 @@ class TarRows:
         whole = {
             name: value.reshape(num_good, views, *value.shape[1:]) for name, value in whole.items()
         }
-        finite: NDArray[np.bool_] = whole.pop("finite").all(axis=1)
+        finite = np.asarray(whole.pop("finite").all(axis=1), np.bool_)
         wanted = {spec.name: spec.dtype for spec in self._manifest.arrays}
         whole["topk_logit"] = np.maximum(whole["topk_logit"], SMALLEST_LOGIT)
         with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite go unused
             labels = {name: value.astype(wanted[name]) for name, value in whole.items()}
         if "embedding" in labels:
-            finite = finite & np.isfinite(labels["embedding"]).all(axis=(1, 2))
+            finite &= np.isfinite(labels["embedding"]).all(axis=(1, 2))
         return labels, finite
 
 

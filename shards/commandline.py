@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -117,13 +117,15 @@ def _from_yaml(config: Any, path: Path) -> Any:
         raise UsageError(f"--config {path}: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: wanted `flag: value` lines, found {content!r}")
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise UsageError(f"--config {path}: not for a command with subcommands; give its flags")
     given = {str(name).replace("-", "_"): value for name, value in content.items()}
     known = {field.name: field for field in fields(config)}
     if unknown := sorted(set(given) - set(known)):
         raise UsageError(
             f"--config {path}: no such flag: {', '.join(unknown)}; there are {', '.join(known)}"
         )
-    instance = object.__new__(config)
+    instance: Any = object.__new__(config)
     for name, field in known.items():
         value = given.get(name, field.default)
         if value is not None and name in given:

@@ -20,7 +20,7 @@ Files = Iterable[tuple[str, bytes]]
 
 @pytest.fixture(scope="session")
 def encode_image() -> Callable[..., bytes]:
-    """(seed, height, width, format) -> bytes of a smooth image that compresses like a photograph."""
+    """(seed, height, width, format) -> bytes of an image as smooth as a photograph."""
 
     def encode(seed: int, *, height: int = 32, width: int = 32, format: str = "PNG") -> bytes:
         rng = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ def commands() -> list[tuple[str, str, Any, Sequence[str]]]:
     from softlabel.labeler.config import LabelConfig
     from softlabel.tools import doctor, store_cli
     from softlabel.tools.evaluate import cli as evaluate
+    from softlabel.tools.evaluate.config import EvalConfig
     from softlabel.trainer import cli as train
     from softlabel.trainer.config import TrainConfig
 
@@ -30,7 +31,7 @@ def commands() -> list[tuple[str, str, Any, Sequence[str]]]:
         ("kd-label", label.DESCRIPTION, LabelConfig, ()),
         ("kd-teacher", teacher.DESCRIPTION, teacher.Command, ("prepare", "check")),
         ("kd-train", train.DESCRIPTION, TrainConfig, ()),
-        ("kd-eval", evaluate.DESCRIPTION, evaluate.EvalConfig, ()),
+        ("kd-eval", evaluate.DESCRIPTION, EvalConfig, ()),
         ("kd-store", store_cli.DESCRIPTION, store_cli.Command, ("stats", "verify", "show")),
         ("kd-doctor", doctor.DESCRIPTION, doctor.DoctorConfig, ()),
     ]
@@ -98,7 +99,7 @@ def _golden_table() -> str:
         *("recipe", "seed", "key hash", "number", "image", "crop_pct", "crop_mode", "target"),
         *("top", "left", "height", "width", "flip"),
     )
-    lines = [titles]
+    lines: list[tuple[str, ...]] = [titles]
     for row in golden_views():
         drawn: Any = row["view"]
         lines.append(
@@ -153,8 +154,8 @@ image bytes that hash to `image_hash`.
 
 - `manifest.json`: immutable, what decides the labels. Its `checksum` is the **store id**.
 - `tars/NNNN.json`: `names`, the ordered tars; T is how many there are.
-- `commits/NNNNNN.json`: one a tar, written last: store id, generation, members, rows by status, size
-  and sha256 of the tar, sha256 of its shard file in each array.
+- `commits/NNNNNN.json`: one a tar, written last: store id, generation, members, rows by status,
+  size and sha256 of the tar, sha256 of its shard file in each array.
 - `runs/*.log`: times and machines, one JSON object a line; outside every promise.
 
 Each JSON file but the logs is canonical (sorted keys, no spaces, ASCII, a newline at the end) and

@@ -41,7 +41,7 @@ class TrainConfig:
     img_size: int | None = None
     """The student's input height and width; default: the teacher's, or the student folder's."""
 
-    lr: float = 0.05
+    lr: float = 0.1
     """Peak learning rate."""
 
     opt: Literal["sgd", "momentum", "adam", "adamw", "nadam", "radam", "rmsprop"] = "sgd"

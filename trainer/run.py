@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from softlabel.shards.errors import MachineError, UsageError
+from softlabel.shards.failpoints import reached
 from softlabel.shards.progress import Progress
 from softlabel.shards.stopping import StopRequest, stop_on_signals
 from softlabel.trainer import checkpoint
@@ -137,6 +138,7 @@ class _Run:
         for batch in batches:
             meter.add(*self._training.step(batch))
             self.step = batch.step + 1
+            reached("step-taken")
             due = self.step % config.checkpoint_every == 0
             if due or self.step % config.log_interval == 0:
                 details = self._write_row(meter, batches.waited_s)

@@ -1,15 +1,16 @@
-"""softlabel/small-cnn: five convolutions for 32-pixel images, small enough for a laptop."""
+"""softlabel/small-cnn: four convolutions for 32-pixel images, small enough for a laptop."""
 
 from torch import Tensor, nn
 
-_WIDTHS = (24, 32, 48, 64, 40)
-_HALVED_AFTER = (1, 2, 3)
+_WIDTHS = (16, 32, 64, 80)
+# Halved early: most of a convolution's time goes into large maps, most of its worth into wide ones.
+_HALVED_AFTER = (0, 1, 2)
 
 
 class SmallCNN(nn.Module):
     """Images [N, 3, H, W] to logits [N, C]; any H and W from 8, made for 32.
 
-    72,898 parameters with 10 classes.
+    70,746 parameters with 10 classes.
     """
 
     def __init__(self, num_classes: int) -> None:

@@ -42,14 +42,17 @@ def sparse_kl_grad(logits: Tensor, targets: Targets, *, grad_scale: float, out: 
     if classes.shape[1] == C:
         log_student = torch.log_softmax(kept, dim=1)
         grad = (log_student.exp() - prob).mul_(scale)
-        out[:, C:].zero_()
+        _fill_padding(out, C, 0.0)
         out.scatter_(1, classes, grad.to(out.dtype))
     else:
         log_student, spread = _tail_and_grad(
             logits, anchor, kept, classes, prob, scale, targets, out
         )
 
-    row_loss = torch.where(prob > 0, log_teacher - log_student, 0.0).mul_(prob).sum(dim=1)
+    # Where p is 0 its term is 0, also if both logarithms are -inf.
+    lowest = torch.finfo(dtype).min
+    ratio = log_teacher.clamp_min_(lowest).sub_(log_student.clamp_min_(lowest))
+    row_loss = ratio.mul_(prob).sum(dim=1)
     if spread is not None:
         r = prob[:, -1]
         row_loss += torch.where(r > 0, r * spread[:, 0], 0.0)
@@ -81,9 +84,9 @@ def _tail_and_grad(
     scratch = None if in_place else kept.new_empty(min(rows, B), W)
     log_student, spread = torch.empty_like(prob), kept.new_empty(B, 1)
     whole = (logits, anchor, out, classes, kept, prob, scale, log_student, spread)
-    for z, origin, g, ids, stored, p, factor, log_q, inner in zip(
-        *(torch.split(tensor, rows) for tensor in whole), strict=True
-    ):
+    # A small batch is spared the splitting: it would cost more than the arithmetic.
+    parts = (whole,) if rows >= B else zip(*(torch.split(t, rows) for t in whole), strict=True)
+    for z, origin, g, ids, stored, p, factor, log_q, inner in parts:
         x = g if scratch is None else scratch[: len(z)]
         torch.sub(z, origin, out=x)
         if targets.temperature != 1:
@@ -93,7 +96,7 @@ def _tail_and_grad(
             torch.mean(x[:, :C], dim=1, keepdim=True, out=inner)
         # Finite, so that a row whose other logits are all -inf has a softmax.
         x.scatter_(1, ids, lowest)
-        x[:, C:] = lowest
+        _fill_padding(x, C, lowest)
         peak = x.amax(dim=1, keepdim=True)
         s = torch.softmax(x, dim=1, out=x)
         log_tail = peak - s.amax(dim=1, keepdim=True).log_()
@@ -106,10 +109,15 @@ def _tail_and_grad(
         else:
             s.mul_(grad[:, K:])
         s.scatter_(1, ids, grad)
-        s[:, C:] = 0.0
+        _fill_padding(s, C, 0.0)
         if scratch is not None:
             g.copy_(s)
     return log_student, spread if uniform else None
+
+
+def _fill_padding(rows: Tensor, C: int, value: float) -> None:
+    if rows.shape[1] > C:
+        rows[:, C:] = value
 
 
 def _log_teacher(targets: Targets, dtype: torch.dtype) -> Tensor:

@@ -56,9 +56,9 @@ def test_it_is_no_less_accurate_than_torch_in_float32(
     classes, width, top_k, weighted, temperature, dtype, tail, backend, device, make_labels
 ):
     torch.manual_seed(classes + top_k)
-    logits = (3 * torch.randn(3, width)).to(dtype)
-    labels = make_labels(3 * torch.randn(3, classes), top_k, temperature)
-    weight = torch.tensor([1.5, 0.0, 0.3], device=device) if weighted else None
+    logits = (3 * torch.randn(2, width)).to(dtype)
+    labels = make_labels(3 * torch.randn(2, classes), top_k, temperature)
+    weight = torch.tensor([0.0, 1.5], device=device) if weighted else None
     assert_accurate(
         logits.to(device),
         [label.to(device) for label in labels],
@@ -77,9 +77,9 @@ def test_it_stays_accurate_as_the_student_grows_confident(
     ahead, dtype, tail, backend, device, make_labels
 ):
     torch.manual_seed(int(ahead))
-    logits, teacher = torch.randn(3, 40), 2 * torch.randn(3, 40)
+    logits, teacher = torch.randn(2, 40), 2 * torch.randn(2, 40)
     labels = make_labels(teacher, 6, 2.0)
-    logits.scatter_add_(1, labels[1][:, :4].long(), torch.full((3, 4), ahead))
+    logits.scatter_add_(1, labels[1][:, :4].long(), torch.full((2, 4), ahead))
     assert_accurate(
         logits.to(dtype).to(device),
         [label.to(device) for label in labels],
@@ -109,26 +109,26 @@ def test_wide_rows_are_accurate_with_the_shipped_blocks(width, tail, triton_devi
 @pytest.mark.slow
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0, 8.0])
-@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
 @pytest.mark.parametrize(
     ("classes", "width", "top_k"),
     [(1, 1, 1), (2, 2, 1), (10, 10, 10), (64, 64, 63), (127, 128, 33), (1000, 1024, 100)],
 )
 def test_the_large_sweep_is_accurate(
-    classes, width, top_k, scale, temperature, dtype, tail, backend, device, make_labels
+    classes, width, top_k, dtype, tail, backend, device, make_labels
 ):
     torch.manual_seed(classes)
-    labels = make_labels(scale * torch.randn(4, classes), top_k, temperature)
-    assert_accurate(
-        (scale * torch.randn(4, width)).to(dtype).to(device),
-        [label.to(device) for label in labels],
-        backend=backend,
-        tail=tail,
-        temperature=temperature,
-        weight=torch.rand(4, device=device),
-        num_classes=classes,
-    )
+    for temperature in (0.5, 1.0, 2.0, 4.0, 8.0):
+        for scale in (0.1, 3.0, 30.0):
+            labels = make_labels(scale * torch.randn(4, classes), top_k, temperature)
+            assert_accurate(
+                (scale * torch.randn(4, width)).to(dtype).to(device),
+                [label.to(device) for label in labels],
+                backend=backend,
+                tail=tail,
+                temperature=temperature,
+                weight=torch.rand(4, device=device),
+                num_classes=classes,
+            )
 
 
 @pytest.mark.parametrize("tail", TAILS)
@@ -159,7 +159,7 @@ def test_the_gradient_follows_the_upstream_gradient_of_each_row(backend, device,
     upstream = torch.tensor([2.0, 0.0, -1.0], device=device)
     for _ in range(2):
         logits.grad = None
-        loss.backward(upstream, retain_graph=True)
+        (loss * upstream).sum().backward(retain_graph=True)
         assert torch.equal(logits.grad, grad * upstream[:, None].half())
 
 
@@ -182,17 +182,10 @@ def test_grad_scale_is_applied_before_rounding(backend, device, make_labels):
 def test_the_float64_gradient_is_that_of_central_differences(name, tail, top_k, make_labels):
     torch.manual_seed(top_k)
     labels = make_labels(2 * torch.randn(3, 7), top_k, 2.0)
-
-    def loss(logits):
-        return sparse_kl(
-            logits,
-            *labels,
-            temperature=2.0,
-            tail=tail,
-            weight=torch.tensor([0.5, 0.0, 2.0]),
-            num_classes=7,
-            backend=name,
-        )
-
-    logits = (2 * torch.randn(3, 9, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(loss, (logits,), eps=1e-6, atol=1e-8)
+    options = {"temperature": 2.0, "tail": tail, "num_classes": 7, "backend": name}
+    options["weight"] = torch.tensor([0.5, 0.0, 2.0])
+    logits = 2 * torch.randn(3, 9, dtype=torch.float64)
+    _, grad = sparse_kl_grad(logits, *labels, **options)
+    for column, step in enumerate(1e-5 * torch.eye(9, dtype=torch.float64)):
+        above, below = (sparse_kl(logits + s, *labels, **options) for s in (step, -step))
+        assert ((above - below) / 2e-5 - grad[:, column]).abs().max() <= 1e-8

@@ -38,9 +38,9 @@ def check(backend, device, make_labels):
         loss, grad = sparse_kl_grad(logits.to(device), *labels, backend=backend, **options)
         return loss.cpu(), grad.cpu()
 
-    def run(holds, examples=12):
+    def run(holds):
         @settings(
-            max_examples=examples,
+            max_examples=6 if backend == "triton" else 40,
             deadline=None,
             derandomize=True,
             database=None,
@@ -72,7 +72,7 @@ def test_the_loss_is_never_negative_and_bucket_is_at_most_uniform(check):
         assert min(bucket.min(), uniform.min(), renorm.min()) >= -tolerance
         assert (bucket <= uniform + tolerance).all()
 
-    check(holds, examples=8)
+    check(holds)
 
 
 def test_with_every_class_stored_it_is_the_dense_kl(check, make_labels):

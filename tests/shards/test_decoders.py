@@ -4,7 +4,6 @@ import io
 import random
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps
 
 from softlabel.shards.decoders import DECODERS, open_decoder
 from softlabel.shards.errors import ImageError
+from softlabel.shards.image_header import read_header
 from softlabel.shards.status import Status
 
 MAX_PIXELS = 100_000
@@ -249,8 +249,17 @@ def test_a_second_header_cannot_smuggle_a_larger_image_past_the_limit(decoder):
     png = b"\x89PNG\r\n\x1a\n" + small + large + GOOD["png"][33:]
     at = GOOD["jpeg"].index(b"\xff\xc0")
     jpeg = GOOD["jpeg"][:at] + GOOD["jpeg"][at : at + 19] + GOOD["jpeg"][at:]
-    for data in (png, jpeg):
-        assert outcome(decoder, data)[0] == Status.UNDECODABLE
+    for data, reason in ((png, "PNG: two IHDR chunks"), (jpeg, "JPEG: two frame headers")):
+        assert outcome(decoder, data) == (Status.UNDECODABLE, reason)
+
+
+def test_a_size_that_the_library_reads_differently_is_undecodable(decoder, monkeypatch):
+    module = f"softlabel.shards.decode_{decoder.name}.read_header"
+    header = read_header(GOOD["jpeg"], max_pixels=10**9)
+    monkeypatch.setattr(module, lambda data, max_pixels: header._replace(height=44))
+    with pytest.raises(ImageError, match="header says") as caught:
+        decoder.decode(GOOD["jpeg"])
+    assert caught.value.status == Status.UNDECODABLE
 
 
 @pytest.mark.parametrize("build", [jpeg_of, png_of])
@@ -289,10 +298,3 @@ def test_damaged_files_end_alike_in_both_decoders_and_never_otherwise(decoders, 
         data = mutated(rng, GOOD[kind])
         pillow, torchvision = (outcome(decoder, data) for decoder in decoders.values())
         assert pillow == torchvision
-
-
-def test_one_decoder_serves_several_threads(decoder):
-    kinds = list(GOOD) * 8
-    serial = [outcome(decoder, GOOD[kind]) for kind in kinds]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda kind: outcome(decoder, GOOD[kind]), kinds)) == serial

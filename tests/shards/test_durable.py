@@ -23,7 +23,7 @@ def test_only_one_of_many_puts_wins_and_the_file_is_whole(tmp_path):
         thread.join()
     assert len(won) == 1
     assert path.read_bytes() == bytes(won) * 10_000
-    assert os.listdir(tmp_path) == ["x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_data_is_flushed_before_it_gets_its_name(tmp_path, monkeypatch):
@@ -53,4 +53,4 @@ def test_a_failed_replace_leaves_the_old_file_and_nothing_else(tmp_path):
     (path / "in the way").mkdir(parents=True)
     with pytest.raises(OSError, match="x"):
         durable.replace_all({path: b"1"})
-    assert os.listdir(tmp_path) == ["x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

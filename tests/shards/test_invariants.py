@@ -25,7 +25,7 @@ def rewrite(store: Store, change) -> Store:
 
 def test_a_healthy_store_has_no_problem(make_store):
     assert not list(problems(make_store(3)))
-    
+
 
 def test_a_store_with_every_class_stored_has_no_problem(make_store):
     assert not list(problems(make_store(2, top_k=10)))

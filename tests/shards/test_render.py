@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,18 @@ def test_a_box_above_pillows_own_limit_is_no_bomb(monkeypatch):
         picture, View(5, 6, 50, 40, False), height=50, width=40, interpolation="bilinear"
     )
     np.testing.assert_array_equal(found, pixels[5:55, 6:46])
+
+
+def test_one_decoder_serves_several_threads(decoder):
+    files = [PHOTOS[name]() for name in PHOTOS] * 4
+
+    def render(data):
+        picture = decoder.decode(data)
+        box = drawn("rrc-flip", picture, (64, 64), len(data))
+        return decoder.render(picture, box, height=64, width=64, interpolation="bicubic").tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(render, files)) == [render(data) for data in files]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads through /proc")

@@ -74,7 +74,9 @@ def test_the_inner_chunks_end_in_crc32c_and_keys_have_dots(make_store):
         assert (store.path / spec.name / f"c.0{zeros}").is_file()
 
 
-def test_equal_labels_are_equal_bytes_in_whatever_order_they_came(tmp_path, make_manifest, make_labels):
+def test_equal_labels_are_equal_bytes_in_whatever_order_they_came(
+    tmp_path, make_manifest, make_labels
+):
     trees = []
     for order in ([0, 1, 2], [2, 0, 1]):
         store = Store.create(tmp_path / str(order), make_manifest(), ["a.tar", "b.tar", "c.tar"])
@@ -179,7 +181,7 @@ def test_a_changed_digit_in_any_json_is_found(make_store, file):
     store = make_store(2)
     path = store.path / file
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
-    with pytest.raises(StoreError, match="checksum|wanted"):
+    with pytest.raises(StoreError, match=r"checksum|wanted"):
         open_store(store.path).read(0)
 
 

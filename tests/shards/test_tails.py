@@ -69,7 +69,9 @@ def test_where_every_class_is_stored_there_is_no_tail_at_any_temperature():
 @pytest.mark.parametrize("temperature", [0.5, 0.0, -1.0, float("nan")])
 def test_below_the_smallest_stored_temperature_is_refused(temperature):
     with pytest.raises(UsageError, match="below the smallest stored one"):
-        tail_at(np.zeros((1, 4), "f4"), temperatures=STORED, temperature=temperature, num_not_stored=1)
+        tail_at(
+            np.zeros((1, 4), "f4"), temperatures=STORED, temperature=temperature, num_not_stored=1
+        )
 
 
 def test_statistics_are_those_of_the_full_softmax():

@@ -33,7 +33,9 @@ def names_and_payloads(data: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_every_format_gives_the_names_and_payloads_that_were_written(format):
-    long = "d" * 90 + "/" + "f" * 150 + ".jpg" if format != FORMATS["ustar"] else "d/" * 40 + "f.jpg"
+    long = (
+        "d" * 90 + "/" + "f" * 150 + ".jpg" if format != FORMATS["ustar"] else "d/" * 40 + "f.jpg"
+    )
     files = {"a.jpg": b"x" * 700, long: b"", "ü.png": bytes(range(256)) * 2}
     assert names_and_payloads(make(files, format)) == files
 

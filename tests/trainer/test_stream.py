@@ -1,11 +1,15 @@
 """Batches: the right pixels beside the right labels, in order, whatever the threads do."""
 
 import shutil
+import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from softlabel.shards.decoders import open_decoder
 from softlabel.shards.errors import IdentityError, ImageError, MachineError
@@ -31,8 +35,6 @@ def plan_for(collection, tmp_path: Path, **flags) -> Plan:
 
 
 def batches(plan: Plan, *, first_step: int = 0, decoder=None, recipe=None) -> Iterator[Batch]:
-    import torch
-
     loader = make_loader(plan)
     chosen = decoder or open_decoder("pillow", max_pixels=10**6)
     renderer = make_renderer(plan, recipe or plan.recipe, chosen, loader.files)
@@ -43,8 +45,6 @@ def batches(plan: Plan, *, first_step: int = 0, decoder=None, recipe=None) -> It
 
 def direct(collection, plan: Plan, batch: Batch, i: int, *, size: int, shown: dict) -> np.ndarray:
     """The pixels of row i by decoding its file, found by name, and rendering the view."""
-    import tarfile
-
     tar, member = int(batch.rows.tar[i]), int(batch.rows.member[i])
     with tarfile.open(collection.tars[tar]) as archive:
         image = [m for m in archive.getmembers() if m.name.endswith(".png")][member]
@@ -69,14 +69,12 @@ def direct(collection, plan: Plan, batch: Batch, i: int, *, size: int, shown: di
 
 @pytest.mark.parametrize(("size", "img_size"), [(16, 16), (24, 16), (24, 20)])
 def test_pixels_are_those_of_the_labelled_view(make_collection, tmp_path, size, img_size):
-    from softlabel.trainer.assembly import _resized
-
     made = make_collection(
         tmp_path, 2, 12, size=size, views=3, view_recipe="rrc-flip", view_seed=9
     )
     plan = plan_for(made, tmp_path, epochs=1)
     stored = [made.store.read(tar) for tar in range(2)]
-    for batch in batches(plan, recipe=_resized(plan.recipe, img_size)):
+    for batch in batches(plan, recipe=replace(plan.recipe, input_size=(3, img_size, img_size))):
         for i in range(8):
             tar, member = int(batch.rows.tar[i]), int(batch.rows.member[i])
             number = int(batch.rows.view[i])
@@ -162,8 +160,6 @@ def repack(tar: Path, change: Callable[[bytes], bytes]) -> None:
 
 def test_a_repacked_tar_is_caught_at_its_first_image(make_collection, write_tar, tmp_path):
     made = make_collection(tmp_path, 1, 20, targets=False)
-    import tarfile
-
     with tarfile.open(made.tars[0]) as archive:
         files = [(m.name, archive.extractfile(m).read()) for m in archive.getmembers()]
     # The same files in another order: same size, same names.
@@ -199,8 +195,6 @@ def test_an_ok_image_that_does_not_decode_here_ends_the_run(collection, tmp_path
 
 
 def test_leaving_early_stops_all_threads(collection, tmp_path):
-    import threading
-
     before = threading.active_count()
     found = batches(plan_for(collection, tmp_path, epochs=100))
     next(found)

@@ -66,7 +66,16 @@ def _train(config: DemoConfig, tars: Path, labels: Path, output: Path) -> list[s
     return [
         *("kd-train", "--shards", str(tars), "--labels", str(labels)),
         *("--student", "softlabel/small-cnn", "--output", str(output)),
-        *("--steps", str(config.steps), "--batch-size", "128", "--lr", "0.1", "--sched", "onecycle"),
+        *(
+            "--steps",
+            str(config.steps),
+            "--batch-size",
+            "128",
+            "--lr",
+            "0.1",
+            "--sched",
+            "onecycle",
+        ),
         *("--channels-last", "--workers", "1", "--checkpoint-every", "250"),
         *("--seed", str(config.seed)),
     ]
@@ -81,6 +90,11 @@ def evaluate(config: DemoConfig) -> list[str]:
     ]
 
 
+def show(command: Sequence[str]) -> None:
+    """Print a command as one would type it."""
+    print("$ " + shlex.join(command), flush=True)
+
+
 def run(*commands: Sequence[str]) -> None:
     """Run commands side by side, one thread of arithmetic each, and wait for all.
 
@@ -90,7 +104,7 @@ def run(*commands: Sequence[str]) -> None:
         StageFailedError: one of them failed; the others are then stopped.
     """
     for command in commands:
-        print("$ " + shlex.join(command), flush=True)
+        show(command)
     processes = [_start(command, alone=len(commands) == 1) for command in commands]
     readers = [
         threading.Thread(target=_relay, args=(process, _label_of(command)))
@@ -137,8 +151,9 @@ def _start(command: Sequence[str], *, alone: bool) -> subprocess.Popen[str]:
 
 def _relay(process: subprocess.Popen[str], name: str) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        print(f"{name:8} | {line}", end="", flush=True)
+    with process.stdout as lines:
+        for line in lines:
+            print(f"{name:8} | {line}", end="", flush=True)
 
 
 def _label_of(command: Sequence[str]) -> str:

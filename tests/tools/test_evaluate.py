@@ -1,0 +1,614 @@
+"""kd-eval as a user runs it, on a small labelled collection whose figures are computed anew."""
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from softlabel.shards.hashing import image_hash, key_hash, sha256_of_file
+from softlabel.shards.members import members
+from softlabel.shards.recipe import Recipe
+from softlabel.shards.schema import Manifest
+from softlabel.shards.specs import open_tar
+from softlabel.shards.status import Status
+from softlabel.shards.store import Store
+from softlabel.shards.tars import TarStream
+from softlabel.tools.evaluate.cli import main
+from softlabel.tools.evaluate.config import EvalConfig
+from softlabel.tools.evaluate.examples import strong_disagreements, unsure_agreements
+from softlabel.tools.evaluate.run import evaluate
+from softlabel.trainer.student_files import StudentConfig, save_student
+
+SIDE, CLASSES, TOP_K = 16, 24, 6
+TEMPERATURES = (1.0, 2.0)
+EVIL = "<script>alert(1)</script>"
+NAMES = (EVIL, "$x$ & y", *(f"class {c}" for c in range(2, CLASSES)))
+BAD, UNTARGETED = 5, (2, 7)
+
+
+def recipe(side: int = SIDE, **changes: Any) -> Recipe:
+    fields: dict[str, Any] = {
+        "input_size": (3, side, side),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.25, 0.2, 0.3),
+    }
+    return Recipe(**(fields | changes))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of the collection as the tests know it."""
+
+    key: str
+    data: bytes
+    target: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Tars, their labels, a student of half the input size and a control of the whole."""
+
+    folder: Path
+    samples: list[list[Sample]]
+
+    @property
+    def tars(self) -> list[str]:
+        return [str(self.folder / f"t{t}.tar") for t in range(len(self.samples))]
+
+    @property
+    def labels(self) -> Path:
+        return self.folder / "labels.zarr"
+
+    @property
+    def student(self) -> Path:
+        return self.folder / "student"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control"
+
+    def config(self, output: Path, **changes: Any) -> EvalConfig:
+        settings: dict[str, Any] = {
+            "student": self.student,
+            "control": self.control,
+            "shards": tuple(self.tars),
+            "labels": self.labels,
+            "output": output,
+            "batch_size": 7,
+            "workers": 2,
+            "device": "cpu",
+        }
+        return EvalConfig(**(settings | changes))
+
+
+def make_student(folder: Path, *, seed: int, side: int, **changes: Any) -> Path:
+    torch.manual_seed(seed)
+    fields: dict[str, Any] = {
+        "name": "softlabel/small-cnn",
+        "num_classes": CLASSES,
+        "recipe": recipe(side),
+        "class_names": None,
+        "training": {"decoder": "pillow"},
+    }
+    described = StudentConfig(**(fields | changes))
+    module = described.build()
+    with torch.no_grad():
+        for parameter in module.head.parameters():
+            parameter.mul_(40)
+    save_student(folder, module, described, card="")
+    return folder
+
+
+def rows_of(manifest: Manifest, tar: str, *, seed: int) -> dict[str, np.ndarray]:
+    with open_tar(tar) as (file, size):
+        found = list(members(TarStream(file, name=tar, size=size), image_ext=("png",)))
+    n, k = len(found), manifest.top_k
+    z = np.random.default_rng(seed).normal(0, 2, (n, manifest.views, CLASSES))
+    order = np.argsort(-z, axis=-1)
+    z = np.take_along_axis(z, order, -1) - z.max(-1, keepdims=True)
+    tails = [np.log(np.exp(z[..., k:] / t).sum(-1)) for t in TEMPERATURES]
+    rows = {
+        "topk_logit": z[..., :k].astype(np.float16),
+        "topk_class": order[..., :k].astype(np.uint16),
+        "tail_lse": np.stack(tails, -1).astype(np.float32),
+        "max_logit": np.zeros((n, manifest.views), np.float32),
+        "status": np.full(n, Status.OK, np.uint8),
+        "key_hash": np.array([key_hash(m.key) for m in found], np.uint64),
+        "image_hash": np.array([image_hash(m.image or b"") for m in found], np.uint64),
+        "offset": np.array([m.offset for m in found], np.uint64),
+        "size": np.array([m.size for m in found], np.uint32),
+        "target": np.array([m.target for m in found], np.int32),
+    }
+    rows["status"][BAD] = Status.UNDECODABLE
+    for name in ("topk_logit", "topk_class", "tail_lse"):
+        rows[name][BAD] = 0
+    return rows
+
+
+def make_store(path: Path, tars: list[str], *, seed: int = 0, **changes: Any) -> Store:
+    fields: dict[str, Any] = {
+        "teacher_sha256": "ab" * 32,
+        "teacher_output": "logits",
+        "teacher_output_kind": "logits",
+        "recipe": recipe().to_dict(),
+        "decoder": "pillow",
+        "max_image_pixels": 10**6,
+        "image_ext": ("png",),
+        "provider": "cpu",
+        "views": 1,
+        "view_recipe": "center",
+        "view_seed": 0,
+        "top_k": TOP_K,
+        "temperatures": TEMPERATURES,
+        "num_classes": CLASSES,
+        "class_names": NAMES,
+        "rows_per_tar": 256,
+    }
+    store = Store.create(path, Manifest(**(fields | changes)), tars)
+    for number, tar in enumerate(tars):
+        rows = rows_of(store.manifest, tar, seed=seed + number)
+        size = Path(tar).stat().st_size
+        store.write(number, rows, tar_size=size, tar_sha256=sha256_of_file(Path(tar)))
+    return store
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, encode_image, write_tar) -> Scene:
+    """Two tars of 20 and 21 images, one of each not labelled, some without a target."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(5)
+    samples = []
+    for t in range(2):
+        own = []
+        for i in range(20 + t):
+            target = -1 if i in UNTARGETED else int(rng.integers(CLASSES))
+            key = f"{EVIL}/im{i:03d}" if i == 0 else f"d{t}/im{i:03d}"
+            own.append(Sample(key, encode_image(100 * t + i, height=SIDE, width=SIDE), target))
+        files = []
+        for sample in own:
+            files.append((f"{sample.key}.png", sample.data))
+            if sample.target >= 0:
+                files.append((f"{sample.key}.cls", b"%d" % sample.target))
+        write_tar(folder / f"t{t}.tar", files)
+        samples.append(own)
+    made = Scene(folder, samples)
+    make_store(made.labels, made.tars)
+    make_student(made.student, seed=0, side=SIDE // 2)
+    make_student(made.control, seed=1, side=SIDE, training={})
+    return made
+
+
+@pytest.fixture(scope="module")
+def result(scene, tmp_path_factory) -> Path:
+    """The output of one run."""
+    output = tmp_path_factory.mktemp("result")
+    assert run(scene, output, "--control", scene.control)[0] == 0
+    return output
+
+
+def run(scene: Scene, output: Path, *flags: Any, **instead: Any) -> tuple[int, str]:
+    """kd-eval's exit code; `instead` replaces one of the four flags that every run has."""
+    settings = {
+        "student": scene.student,
+        "shards": " ".join(scene.tars),
+        "labels": scene.labels,
+        "output": output,
+    } | instead
+    argv = [
+        part
+        for name, value in settings.items()
+        if value is not None
+        for part in (f"--{name}", *str(value).split())
+    ]
+    with pytest.raises(SystemExit) as stop:
+        commandline_main([*argv, "--device", "cpu", "--workers", "2", *map(str, flags)])
+    return int(stop.value.code or 0), ""
+
+
+def commandline_main(argv: list[str]) -> None:
+    before = sys.argv
+    sys.argv = ["kd-eval", *argv]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def ok_samples(scene: Scene) -> list[tuple[int, int, Sample]]:
+    return [
+        (t, i, sample)
+        for t, own in enumerate(scene.samples)
+        for i, sample in enumerate(own)
+        if i != BAD
+    ]
+
+
+def student_probabilities(folder: Path, data: bytes, side: int) -> list[float]:
+    """By Pillow, torch and the definition, without any of the code under test but the loader."""
+    from softlabel.trainer.student_files import load_student
+
+    module, _ = load_student(folder)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    x = (np.asarray(image, np.float64) / 255 - recipe().mean) / recipe().std
+    with torch.no_grad():
+        logits = module(torch.from_numpy(x).float().permute(2, 0, 1)[None])[0].double().tolist()
+    weights = [math.exp(z - max(logits)) for z in logits]
+    return [w / sum(weights) for w in weights]
+
+
+@pytest.fixture(scope="module")
+def truth(scene) -> list[dict[str, Any]]:
+    """For each labelled image: target, stored labels, student's and control's probabilities."""
+    store_rows = [rows_of(Manifest(**manifest_fields(scene)), tar, seed=t)
+                  for t, tar in enumerate(scene.tars)]  # fmt: skip
+    found = []
+    for t, i, sample in ok_samples(scene):
+        logit = store_rows[t]["topk_logit"][i, 0].astype(float).tolist()
+        tail = math.exp(float(store_rows[t]["tail_lse"][i, 0, 0]))
+        total = sum(map(math.exp, logit)) + tail
+        found.append(
+            {
+                "target": sample.target,
+                "classes": store_rows[t]["topk_class"][i, 0].tolist(),
+                "head": [math.exp(z) / total for z in logit],
+                "tail": tail / total,
+                "student": student_probabilities(scene.student, sample.data, SIDE // 2),
+                "control": student_probabilities(scene.control, sample.data, SIDE),
+            }
+        )
+    return found
+
+
+def manifest_fields(scene: Scene) -> dict[str, Any]:
+    from softlabel.shards.store import open_store
+
+    manifest = open_store(scene.labels).manifest
+    return {name: getattr(manifest, name) for name in manifest.to_dict()}
+
+
+def mean(values: Any) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def ece(pairs: list[tuple[float, bool]]) -> float:
+    bins: dict[int, float] = {}
+    for confidence, correct in pairs:
+        number = max(math.ceil(confidence * 15) - 1, 0)
+        bins[number] = bins.get(number, 0.0) + confidence - correct
+    return sum(map(abs, bins.values())) / len(pairs)
+
+
+def top(row: dict[str, Any], role: str, count: int) -> list[int]:
+    if role == "teacher":
+        return row["classes"][:count]
+    return sorted(range(CLASSES), key=lambda c: (-row[role][c], c))[:count]
+
+
+@pytest.mark.parametrize("role", ["student", "teacher", "control"])
+def test_every_figure_is_what_a_direct_computation_gives(result, truth, role):
+    figures = json.loads((result / "evaluation.json").read_text())["figures"][role]
+    known = [row for row in truth if row["target"] >= 0]
+
+    def sure(row):
+        return row["head"][0] if role == "teacher" else max(row[role])
+
+    def right(row):
+        return top(row, role, 1)[0] == row["target"]
+
+    expected = {
+        "accuracy": mean(right(row) for row in known),
+        "accuracy_top5": mean(row["target"] in top(row, role, 5) for row in known),
+        "ece": ece([(sure(row), right(row)) for row in known]),
+        "confidence": mean(map(sure, truth)),
+    }
+    if role != "teacher":
+        expected["agreement"] = mean(top(r, role, 1) == top(r, "teacher", 1) for r in truth)
+        expected["kl"] = mean(bucket_kl(row, role) for row in truth)
+    assert {name: figure["value"] for name, figure in figures.items()} == {
+        name: pytest.approx(value, rel=1e-4, abs=1e-7) for name, value in expected.items()
+    }
+    for figure in figures.values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def bucket_kl(row: dict[str, Any], role: str) -> float:
+    q = row[role]
+    pairs = [(p, q[c]) for c, p in zip(row["classes"], row["head"], strict=True)]
+    pairs.append((row["tail"], sum(q[c] for c in range(CLASSES) if c not in row["classes"])))
+    return sum(p * math.log(p / q) for p, q in pairs)
+
+
+def test_images_without_labels_are_counted_and_left_out(result, scene, truth):
+    images = json.loads((result / "evaluation.json").read_text())["images"]
+    assert images == {
+        "evaluated": len(truth),
+        "with_target": sum(row["target"] >= 0 for row in truth),
+        "left_out": {"undecodable": 2},
+    }
+
+
+@pytest.mark.parametrize("role", ["student", "control"])
+def test_agreement_by_class_is_by_the_teachers_class_and_accuracy_by_target(result, truth, role):
+    content = json.loads((result / "evaluation.json").read_text())
+    agreement, accuracy = (content[f"{n}_by_class"][role] for n in ("agreement", "accuracy"))
+    for c in range(CLASSES):
+        of_teacher = [row for row in truth if row["classes"][0] == c]
+        of_target = [row for row in truth if row["target"] == c]
+        assert agreement["count"][c] == len(of_teacher)
+        assert accuracy["count"][c] == len(of_target)
+        if of_teacher:
+            expected = mean(top(row, role, 1) == [c] for row in of_teacher)
+            assert agreement["mean"][c] == pytest.approx(expected)
+        if of_target:
+            expected = mean(top(row, role, 1) == [c] for row in of_target)
+            assert accuracy["mean"][c] == pytest.approx(expected)
+
+
+def test_per_image_answers_stand_beside_their_place_in_the_tars(scene, truth, tmp_path):
+    found = evaluate(scene.config(tmp_path))
+    places = list(zip(found.images.tar.tolist(), found.images.member.tolist(), strict=True))
+    assert places == [(t, i) for t, i, _ in ok_samples(scene)]
+    assert found.images.target.tolist() == [row["target"] for row in truth]
+    for i, row in enumerate(truth):
+        assert found.answers["student"].classes[i].tolist() == top(row, "student", 5)
+        assert found.answers["teacher"].classes[i].tolist() == row["classes"][:5]
+        assert found.answers["teacher"].probability[i] == pytest.approx(row["head"][:5])
+
+
+def test_batch_size_workers_and_a_rerun_change_no_figure(scene, result, tmp_path):
+    flags = ("--control", scene.control, "--batch-size", "3")
+    assert run(scene, tmp_path, *flags)[0] == 0
+    first, second = (json.loads((p / "evaluation.json").read_text()) for p in (result, tmp_path))
+    for role, figures in first["figures"].items():
+        for name, figure in figures.items():
+            assert second["figures"][role][name] == pytest.approx(figure, rel=1e-5)
+
+
+def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_model(scene, tmp_path, capsys):
+    assert run(scene, tmp_path, "--control", scene.control)[0] == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["student", "teacher", "control"]
+    content = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
+    rows = {line.partition("  ")[0]: line for line in said}
+    for title, name in (
+        ("top-1 accuracy", "accuracy"),
+        ("agreement with the teacher", "agreement"),
+    ):
+        assert f"{content['student'][name]['value']:.1%}" in rows[title]
+    assert rows["agreement with the teacher"].split()[-4] == "-"
+    assert "note: left out: 2 undecodable" in said
+
+
+def test_without_control_and_targets_their_figures_are_missing(scene, tmp_path, write_tar):
+    files = [(f"a{i}.png", s.data) for i, s in enumerate(scene.samples[0])]
+    tar = str(write_tar(tmp_path / "plain.tar", files))
+    make_store(tmp_path / "l.zarr", [tar])
+    out = tmp_path / "out"
+    assert run(scene, out, shards=tar, labels=tmp_path / "l.zarr")[0] == 0
+    content = json.loads((out / "evaluation.json").read_text())
+    assert set(content["figures"]) == {"student", "teacher"}
+    assert set(content["figures"]["student"]) == {"agreement", "kl", "confidence"}
+    assert content["reliability"] == {}
+
+
+def test_targets_of_another_list_of_classes_are_not_used_and_that_is_said(
+    scene, tmp_path, write_tar
+):
+    files = [(f"a{i}.png", s.data) for i, s in enumerate(scene.samples[0])]
+    tar = str(write_tar(tmp_path / "other.tar", [*files, ("z.png", files[0][1]), ("z.cls", b"99")]))
+    make_store(tmp_path / "l.zarr", [tar])
+    found = evaluate(scene.config(tmp_path, shards=(tar,), labels=tmp_path / "l.zarr"))
+    assert "accuracy" not in found.figures["student"]
+    assert any("count differently" in note for note in found.notes)
+
+
+def test_another_view_recipe_uses_view_0_and_says_so(scene, tmp_path):
+    labels = tmp_path / "l.zarr"
+    store = make_store(labels, scene.tars, views=3, view_recipe="rrc")
+    found = evaluate(scene.config(tmp_path, labels=labels))
+    first = store.read(0, ["topk_class"])["topk_class"][0, 0, 0]
+    assert found.answers["teacher"].classes[0, 0] == first
+    assert any("view 0 of recipe rrc" in note for note in found.notes)
+
+
+def test_a_student_of_this_very_store_or_of_another_teacher_is_noted(scene, tmp_path):
+    store_id = make_store(tmp_path / "l.zarr", scene.tars).store_id
+    seen = make_student(tmp_path / "s", seed=0, side=8, training={"store_id": store_id})
+    other = make_student(tmp_path / "o", seed=0, side=8, training={"teacher_sha256": "cd" * 32})
+    config = scene.config(tmp_path, labels=tmp_path / "l.zarr", student=seen, control=other)
+    notes = evaluate(config).notes
+    assert any(note.startswith("the student was trained on labels of this very") for note in notes)
+    assert any(note.startswith("the control was trained on labels of another") for note in notes)
+
+
+def test_examples_are_sure_disagreements_and_unsure_agreements_in_order(scene, truth, tmp_path):
+    found = evaluate(scene.config(tmp_path))
+    sure = [max(row["student"]) for row in truth]
+    agree = [top(row, "student", 1) == top(row, "teacher", 1) for row in truth]
+    both = [max(row["student"]) * row["head"][0] for row in truth]
+    expected = sorted((i for i, same in enumerate(agree) if same), key=lambda i: sure[i])
+    assert unsure_agreements(found).tolist() == expected[:12]
+    expected = sorted((i for i, same in enumerate(agree) if not same), key=lambda i: -both[i])
+    assert strong_disagreements(found).tolist() == expected[:12]
+
+
+def test_the_report_is_one_file_that_escapes_names_and_keys(result):
+    page = (result / "report.html").read_text()
+    assert EVIL not in page
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search(r"https?://", page)
+    assert page.count("data:image/png;base64,") >= 12
+    for said in ("Strongest disagreements", "accuracy over confidence", "d0/im", "mean entropy"):
+        assert said in page
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_both_or_neither_of_teacher_and_labels_is_exit_2(scene, tmp_path, capsys, both):
+    flags = ("--teacher", "t.onnx") if both else ()
+    assert run(scene, tmp_path, *flags, **({} if both else {"labels": None}))[0] == 2
+    assert "one of --teacher T.onnx and --labels STORE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["student", "control"])
+def test_a_missing_student_is_exit_2(scene, tmp_path, capsys, flag):
+    missing = tmp_path / "none"
+    code = (
+        run(scene, tmp_path, student=missing)
+        if flag == "student"
+        else run(scene, tmp_path, "--control", missing)
+    )[0]
+    assert code == 2
+    assert f"--{flag} {missing}: wanted the folder of a student" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["student", "control"])
+def test_a_student_with_another_number_of_classes_is_exit_4(scene, tmp_path, capsys, role):
+    other = make_student(tmp_path / "other", seed=0, side=8, num_classes=7)
+    flags = ("--control", other) if role == "control" else ()
+    instead = {"student": other} if role == "student" else {}
+    assert run(scene, tmp_path / "out", *flags, **instead)[0] == 4
+    assert "has 7 classes" in capsys.readouterr().err
+
+
+def test_a_store_without_the_tars_is_exit_4(scene, tmp_path, write_tar):
+    tar = write_tar(tmp_path / "unknown.tar", [("a.png", scene.samples[0][0].data)])
+    assert run(scene, tmp_path / "out", shards=tar)[0] == 4
+
+
+def test_a_tar_whose_images_were_exchanged_is_exit_4(scene, tmp_path, capsys):
+    changed = tmp_path / "t0.tar"
+    data = Path(scene.tars[0]).read_bytes()
+    first = scene.samples[0][1].data
+    assert data.count(first) == 1
+    changed.write_bytes(data.replace(first, first[:-20] + bytes(20)))
+    assert run(scene, tmp_path / "out", shards=changed)[0] == 4
+    assert "not the image that was labelled" in capsys.readouterr().err
+
+
+def test_a_tar_of_another_size_is_exit_4(scene, tmp_path, capsys):
+    longer = tmp_path / "t0.tar"
+    longer.write_bytes(Path(scene.tars[0]).read_bytes() + bytes(512))
+    assert run(scene, tmp_path / "out", shards=longer)[0] == 4
+    assert "when it was labelled" in capsys.readouterr().err
+
+
+def test_a_tar_that_is_not_labelled_yet_is_exit_2(scene, tmp_path, capsys):
+    store = make_store(tmp_path / "l.zarr", scene.tars)
+    (store.path / "commits/000001.json").unlink()
+    assert run(scene, tmp_path / "out", labels=store.path)[0] == 2
+    assert "1 of 2 tars are not labelled yet" in capsys.readouterr().err
+
+
+def test_a_student_whose_logits_are_not_finite_is_exit_2(scene, tmp_path, capsys):
+    from softlabel.trainer.student_files import load_student
+
+    module, described = load_student(scene.student)
+    with torch.no_grad():
+        module.head.bias.fill_(float("nan"))
+    save_student(tmp_path / "nan", module, described, card="")
+    assert run(scene, tmp_path / "out", student=tmp_path / "nan")[0] == 2
+    assert "not finite" in capsys.readouterr().err
+
+
+def test_a_students_factory_runs_only_if_it_is_named(scene, tmp_path, capsys):
+    name = "softlabel.trainer.small_cnn:SmallCNN"
+    built = make_student(tmp_path / "built", seed=0, side=8, name=name)
+    assert run(scene, tmp_path / "out", student=built)[0] == 2
+    assert f"add --factory {name}" in capsys.readouterr().err
+    assert run(scene, tmp_path / "out", "--factory", name, student=built)[0] == 0
+
+
+@pytest.fixture
+def teacher(tmp_path) -> Callable[..., Path]:
+    """(num_classes) -> a linear ONNX teacher with its recipe in its metadata."""
+
+    def make(num_classes: int = CLASSES, *, seed: int = 0) -> Path:
+        weight = np.random.default_rng(seed).normal(0, 0.2, (3 * SIDE * SIDE, num_classes))
+        graph = helper.make_graph(
+            [
+                helper.make_node("Flatten", ["x"], ["f"]),
+                helper.make_node("MatMul", ["f", "w"], ["logits"]),
+            ],
+            "teacher",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", num_classes])],
+            [numpy_helper.from_array(weight.astype(np.float32), "w")],
+        )
+        opset = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        model.metadata_props.add(key="softlabel.recipe", value=json.dumps(recipe().to_dict()))
+        path = tmp_path / f"teacher{num_classes}-{seed}.onnx"
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
+def test_a_teacher_labels_the_tars_once_and_then_counts_as_its_labels_do(
+    scene, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert run(scene, out, "--teacher", teacher(), labels=None)[0] == 0
+    labels = out / "teacher-labels.zarr"
+    manifest = json.loads((labels / "manifest.json").read_text())
+    assert (manifest["top_k"], manifest["decoder"]) == (CLASSES, "pillow")
+    before = {p: p.stat().st_mtime_ns for p in labels.glob("commits/*.json")}
+    assert run(scene, out, "--teacher", teacher(), labels=None)[0] == 0
+    assert before == {p: p.stat().st_mtime_ns for p in labels.glob("commits/*.json")}
+    assert run(scene, again, labels=labels)[0] == 0
+    first, second = ((p / "evaluation.json").read_bytes() for p in (out, again))
+    assert first == second
+
+
+def test_another_teacher_over_the_labels_of_the_first_is_exit_4(
+    scene, teacher, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    assert run(scene, out, "--teacher", teacher(), shards=scene.tars[0], labels=None)[0] == 0
+    flags = ("--teacher", teacher(seed=1))
+    assert run(scene, out, *flags, shards=scene.tars[0], labels=None)[0] == 4
+    assert "another --output" in capsys.readouterr().err
+
+
+def test_a_teacher_with_other_classes_than_the_student_is_exit_4_before_it_labels(
+    scene, teacher, tmp_path
+):
+    assert run(scene, tmp_path / "out", "--teacher", teacher(9), labels=None)[0] == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_usage_errors_load_neither_torch_nor_zarr(tmp_path):
+    code = (
+        "import sys\n"
+        "from softlabel.tools.evaluate.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'zarr', 'onnxruntime', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    missing = ["--student", str(tmp_path), "--shards", "x", "--labels", "y", "--output", "z"]
+    for argv in (["--help"], ["--no-such-flag"], missing):
+        done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,234 @@
+"""report.html: the evaluation as a page to read, pictures included."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from softlabel.tools.evaluate.bootstrap import RESAMPLES
+from softlabel.tools.evaluate.evaluation import Evaluation
+from softlabel.tools.evaluate.examples import cards, strong_disagreements, unsure_agreements
+from softlabel.tools.evaluate.metrics import NUM_BINS
+from softlabel.tools.evaluate.table import cells, summary
+from softlabel.tools.report.figures import class_bars, histogram, reliability_diagram
+from softlabel.tools.report.gallery import gallery
+from softlabel.tools.report.page import (
+    Markup,
+    bullets,
+    facts,
+    figure,
+    folded,
+    page,
+    paragraph,
+    section,
+    side_by_side,
+    table,
+    tiles,
+)
+from softlabel.tools.report.training import training_curves
+from softlabel.tools.store_stats import store_stats
+
+_BARS = 20
+"""Classes in the figure; with more, those on which student and teacher agree least."""
+
+
+def report_page(evaluation: Evaluation) -> str:
+    """The whole page."""
+    name = evaluation.models[0].described.name
+    return page(
+        f"{name} against its teacher", *report_sections(evaluation), subtitle=summary(evaluation)
+    )
+
+
+def report_sections(evaluation: Evaluation) -> list[Markup]:
+    """The parts of the page, for a larger report to take in."""
+    return [
+        section("Summary", _tiles(evaluation), _table(evaluation), *_notes(evaluation)),
+        *_training(evaluation),
+        section("Confidence", *_confidence(evaluation)),
+        section("Classes", *_classes(evaluation)),
+        *_examples(evaluation),
+        section("The teacher's labels", _labels(evaluation)),
+        section("What was measured", _models(evaluation), _meaning()),
+    ]
+
+
+def _tiles(evaluation: Evaluation) -> Markup:
+    own = evaluation.figures["student"]
+    teacher = evaluation.figures["teacher"]
+    found = [
+        (
+            f"{own['agreement'].value:.1%}",
+            "agreement with the teacher",
+            "share of images with the same first class",
+        )
+    ]
+    if "accuracy" in own:
+        detail = f"the teacher {teacher['accuracy'].value:.1%}"
+        found.append((f"{own['accuracy'].value:.1%}", "top-1 accuracy", detail))
+    found.append((f"{own['kl'].value:.3f}", "nats of KL(teacher || student)", "0 is a copy"))
+    if "ece" in own:
+        detail = f"the teacher {teacher['ece'].value:.1%}"
+        found.append((f"{own['ece'].value:.1%}", "calibration error", detail))
+    return tiles(found)
+
+
+def _table(evaluation: Evaluation) -> Markup:
+    return table(["", *evaluation.roles], cells(evaluation))
+
+
+def _notes(evaluation: Evaluation) -> list[Markup]:
+    return [bullets(evaluation.notes)] if evaluation.notes else []
+
+
+def _training(evaluation: Evaluation) -> list[Markup]:
+    files = {model.role: model.folder / "metrics.csv" for model in evaluation.models}
+    drawing = training_curves(files)
+    if drawing is None:
+        return []
+    caption = (
+        "From metrics.csv: means over training batches, not over the images of this page. Losses "
+        "compare only between students of one objective and temperature."
+    )
+    return [section("Training", figure(drawing, caption))]
+
+
+def _confidence(evaluation: Evaluation) -> Iterator[Markup]:
+    values = {role: evaluation.answers[role].confidence for role in evaluation.roles}
+    yield figure(
+        histogram(values, label="confidence (probability of the first class)"),
+        "How sure each is of its first class.",
+    )
+    if not evaluation.reliability:
+        yield paragraph("Without targets nobody can say whether that confidence is earned.")
+        return
+    drawings = []
+    for role in evaluation.roles:
+        bins, error = evaluation.reliability[role], evaluation.figures[role]["ece"].value
+        drawing = reliability_diagram(
+            role, confidence=bins.confidence, accuracy=bins.accuracy, count=bins.count
+        )
+        drawings.append(figure(drawing, f"Calibration error {error:.1%}"))
+    yield side_by_side(drawings)
+    yield paragraph(
+        "Bars: accuracy among images of similar confidence; dots lie at their mean confidence, the "
+        "larger the more images. Below the dashed line a model is surer than it should be."
+    )
+
+
+def _classes(evaluation: Evaluation) -> Iterator[Markup]:
+    names, agreement = evaluation.class_names, evaluation.agreement_by_class
+    count = agreement["student"].count
+    seen = np.flatnonzero(count)
+    shown = seen
+    if len(seen) > _BARS:
+        worst = np.lexsort((-count[seen], agreement["student"].mean[seen]))
+        shown = seen[worst[:_BARS]]
+    labels = [names[c] for c in shown]
+    agreements = {role: found.mean[shown] for role, found in agreement.items()}
+    least = f"; the {_BARS} of {len(seen)} with the least agreement" if len(seen) > _BARS else ""
+    drawings = [
+        figure(
+            class_bars(labels, agreements, label="agreement with the teacher"),
+            f"By the teacher's first class{least}.",
+        )
+    ]
+    if accuracy := evaluation.accuracy_by_class:
+        accuracies = {role: accuracy[role].mean[shown] for role in evaluation.roles}
+        drawings.append(figure(class_bars(labels, accuracies, label="accuracy"), "By target."))
+    yield side_by_side(drawings)
+    yield folded("All classes in numbers", _class_table(evaluation))
+
+
+def _class_table(evaluation: Evaluation) -> Markup:
+    agreement, accuracy = evaluation.agreement_by_class, evaluation.accuracy_by_class
+    head = ["class", "teacher's first", *(f"agreement, {role}" for role in agreement)]
+    if accuracy:
+        head += ["targets", *(f"accuracy, {role}" for role in evaluation.roles)]
+    rows = []
+    for c, name in enumerate(evaluation.class_names):
+        columns = [agreement["student"].count[c]]
+        row = [name, f"{columns[0]:,}", *(_share(found, c) for found in agreement.values())]
+        if accuracy:
+            row.append(f"{accuracy['student'].count[c]:,}")
+            row += [_share(accuracy[role], c) for role in evaluation.roles]
+        rows.append(row)
+    return table(head, rows)
+
+
+def _share(found: Any, number: int) -> str:
+    return f"{found.mean[number]:.1%}" if found.count[number] else "-"
+
+
+def _examples(evaluation: Evaluation) -> list[Markup]:
+    parts = {
+        "Strongest disagreements": (
+            strong_disagreements(evaluation),
+            "Student and teacher say different things, and both are sure.",
+        ),
+        "Least sure agreements": (
+            unsure_agreements(evaluation),
+            "Student and teacher say the same, and the student is least sure.",
+        ),
+    }
+    found = []
+    for title, (rows, said) in parts.items():
+        if shown := cards(evaluation, rows):
+            if evaluation.reliability:
+                said += " The target is set in bold."
+            found.append(section(title, paragraph(said), gallery(shown)))
+    return found
+
+
+def _labels(evaluation: Evaluation) -> Markup:
+    stats = store_stats(evaluation.labelled.store)
+    labels, classes, manifest = stats["labels"], stats["classes"], stats["manifest"]
+    tails = ", ".join(f"{mass:.2%} at {t}" for t, mass in labels["mean_tail"].items())
+    status = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in stats["status"].items())
+    frequent = ", ".join(f"{name} {share:.1%}" for name, share in classes["most_frequent"].items())
+    return facts(
+        [
+            ("store", f"{stats['store']}, id {stats['store_id'][:12]}"),
+            ("teacher", f"sha256 {manifest['teacher_sha256'][:12]}"),
+            ("images", f"{status}; {stats['duplicate_images']:,} exact duplicates"),
+            ("stored", f"top {manifest['top_k']} of {manifest['num_classes']} classes"),
+            ("mean probability of the first class", f"{labels['mean_p1']:.3f}"),
+            ("mean entropy", f"{labels['mean_entropy_nats']:.3f} nats"),
+            ("nearly hard labels (p > 0.999)", f"{labels['share_p1_over_0.999']:.1%}"),
+            ("mean tail mass by temperature", tails),
+            ("effective number of classes", f"{classes['effective_number']:.1f}"),
+            ("most frequent first classes", frequent),
+        ]
+    )
+
+
+def _models(evaluation: Evaluation) -> Markup:
+    rows = []
+    for model in evaluation.models:
+        described = model.described
+        rows.append(
+            [
+                model.role,
+                described.name,
+                f"{model.num_parameters:,}",
+                f"{described.recipe.height} x {described.recipe.width}",
+                model.folder,
+            ]
+        )
+    return table(["model", "name", "parameters", "input", "folder"], rows, numbers=False)
+
+
+def _meaning() -> Markup:
+    return facts(
+        [
+            ("agreement", "share of images whose first class is the teacher's"),
+            ("KL", "mean of KL(teacher || model) at temperature 1, in nats"),
+            (
+                "calibration error",
+                f"ECE with {NUM_BINS} bins of equal width: how far confidence and accuracy are "
+                "apart, on average",
+            ),
+            ("intervals", f"95 %, by resampling images {RESAMPLES:,} times"),
+            ("view", "each model sees the centre view of its own recipe"),
+        ]
+    )

@@ -1,0 +1,54 @@
+"""evaluate(config): the run, readable top to bottom."""
+
+import json
+from pathlib import Path
+
+from softlabel.shards import durable
+from softlabel.shards.errors import MachineError
+from softlabel.shards.progress import Progress
+from softlabel.tools.evaluate.answers import ask
+from softlabel.tools.evaluate.config import EvalConfig
+from softlabel.tools.evaluate.evaluation import Evaluation, sum_up
+from softlabel.tools.evaluate.models import load_models
+from softlabel.tools.evaluate.page import report_page
+from softlabel.tools.evaluate.teacher_labels import find_labels
+
+RESULT = "evaluation.json"
+REPORT = "report.html"
+
+
+def evaluate(config: EvalConfig) -> Evaluation:
+    """Compare the student, and the control if there is one, with the teacher.
+
+    Writes nothing but the labels of --teacher, below --output.
+
+    Raises:
+        SoftLabelError: for whatever can't be right, and tars or images that are not the labelled
+            ones.
+    """
+    models = load_models(config)
+    labelled = find_labels(config, models)
+    progress = Progress(
+        "evaluating", total=labelled.num_images, done=0, log_format=config.log_format
+    )
+    with progress:
+        images, answers = ask(
+            models,
+            labelled,
+            batch_size=config.batch_size,
+            workers=config.num_workers,
+            progress=progress,
+        )
+    return sum_up(models, labelled, images, answers)
+
+
+def write_results(evaluation: Evaluation, output: Path) -> list[Path]:
+    """Write evaluation.json and report.html, each whole; MachineError if that fails."""
+    data = json.dumps(evaluation.to_dict(), indent=2) + "\n"
+    files = {output / RESULT: data.encode(), output / REPORT: report_page(evaluation).encode()}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        durable.replace_all(files)
+    except OSError as error:
+        raise MachineError(f"--output {output}: can't be written: {error.strerror}") from error
+    return list(files)

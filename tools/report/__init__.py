@@ -1,0 +1,1 @@
+"""Pieces of self-contained HTML reports: pages, figures, galleries."""
