@@ -174,9 +174,24 @@ base name, UTF-8. `image_hash` is xxh3-64 of the image's encoded bytes.
 
 ## Views
 
-Box and flip are a pure function of (seed, key hash, view number, upright image size) in integers:
-Philox4x64-10 with key (seed, key hash). Boxes of `crop-flip` may reach outside the image, where the
-nearest edge pixel stands. Golden vectors:
+Box and flip are a pure function of (seed, key hash, view number, upright image size), in integers.
+w0 to w3 are the words of Philox4x64-10 with key (seed, key hash) and counter (view number,
+attempt, 0, 0), attempt 0 unless said otherwise; below(w, n) is w * n >> 64; flip is the lowest bit
+of w1.
+
+- `center`: timm's evaluation crop. The image is resized to cover floor(target / crop_pct)
+  (`squash`: to be exactly that) and the target cut from the middle; each edge of that, taken back
+  to the source and rounded to a pixel, gives the box.
+- `crop-flip`: the whole image, moved by below(w0, 2 p + 1) - p rows and below(w2, 2 q + 1) - q
+  columns, p and q an eighth of its height and width, rounded down; flipped. Where the box reaches
+  outside, the nearest edge pixel stands.
+- `rrc`, `rrc-flip`: area (8 + 92 w0 / 2^64) / 100 of the image, aspect number w1 >> 56 of the table
+  in `shards/aspects.py` (256 steps, even in the logarithm, from 3/4 to 4/3); width and height are
+  rounded roots of area * aspect and area / aspect. If they fit, top is below(w2, ...), left
+  below(w3, ...); if not, the next attempt. After ten, the largest box in the middle within the
+  aspects. `rrc-flip` flips.
+
+The box is cut first, then resized to the model's input, then flipped. Golden vectors:
 
 {views}
 """
