@@ -45,6 +45,13 @@ format: setup  ## rewrite the code in house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: setup  ## the figures of README, on this machine: into benchmarks/
+	$(BIN)/python -m softlabel.tools.realdata cifar10-resnet .cifar10-resnet.onnx
+	$(BIN)/kd-bench label --teacher .cifar10-resnet.onnx --shards demo/tars/test --decoder pillow --json benchmarks/label-cifar10.json
+	$(BIN)/kd-bench kernel --rows 1024 --classes 21841 --json benchmarks/kernel-21841.json
+	$(BIN)/kd-bench kernel --rows 128 --classes 10 --top-k 4 --json benchmarks/kernel-10.json
+	rm -f .cifar10-resnet.onnx
+
 docs: setup  ## rewrite docs/cli.md and docs/format.md from the code
 	$(BIN)/python -m softlabel.tools.docs
 

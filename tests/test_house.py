@@ -11,7 +11,7 @@ import pytest
 from softlabel.tools import docs
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("kd-label", "kd-teacher", "kd-train", "kd-eval", "kd-store", "kd-doctor")
+COMMANDS = ("kd-label", "kd-teacher", "kd-train", "kd-eval", "kd-store", "kd-bench", "kd-doctor")
 PROGRAMS = Path(sys.executable).parent
 
 HEAVY = ("torch", "torchvision", "webdataset", "zarr", "onnxruntime", "onnx", "matplotlib")

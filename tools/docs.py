@@ -22,6 +22,7 @@ def commands() -> list[tuple[str, str, Any, Sequence[str]]]:
     from softlabel.labeler import teacher_cli as teacher
     from softlabel.labeler.config import LabelConfig
     from softlabel.tools import doctor, store_cli
+    from softlabel.tools.bench import cli as bench
     from softlabel.tools.evaluate import cli as evaluate
     from softlabel.tools.evaluate.config import EvalConfig
     from softlabel.trainer import cli as train
@@ -32,6 +33,7 @@ def commands() -> list[tuple[str, str, Any, Sequence[str]]]:
         ("kd-teacher", teacher.DESCRIPTION, teacher.Command, ("prepare", "check")),
         ("kd-train", train.DESCRIPTION, TrainConfig, ()),
         ("kd-eval", evaluate.DESCRIPTION, EvalConfig, ()),
+        ("kd-bench", bench.DESCRIPTION, bench.Command, ("label", "kernel")),
         ("kd-store", store_cli.DESCRIPTION, store_cli.Command, ("stats", "verify", "show")),
         ("kd-doctor", doctor.DESCRIPTION, doctor.DoctorConfig, ()),
     ]

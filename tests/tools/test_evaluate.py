@@ -29,6 +29,7 @@ from softlabel.shards.tars import TarStream
 from softlabel.tools.evaluate.cli import main
 from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.examples import strong_disagreements, unsure_agreements
+from softlabel.tools.evaluate.page import report_page
 from softlabel.tools.evaluate.run import evaluate
 from softlabel.trainer.student_files import StudentConfig, save_student
 
@@ -198,11 +199,11 @@ def scene(tmp_path_factory, encode_image, write_tar) -> Scene:
 def result(scene, tmp_path_factory) -> Path:
     """The output of one run."""
     output = tmp_path_factory.mktemp("result")
-    assert run(scene, output, "--control", scene.control)[0] == 0
+    assert run(scene, output, "--control", scene.control) == 0
     return output
 
 
-def run(scene: Scene, output: Path, *flags: Any, **instead: Any) -> tuple[int, str]:
+def run(scene: Scene, output: Path, *flags: Any, **instead: Any) -> int:
     """kd-eval's exit code; `instead` replaces one of the four flags that every run has."""
     settings = {
         "student": scene.student,
@@ -218,7 +219,7 @@ def run(scene: Scene, output: Path, *flags: Any, **instead: Any) -> tuple[int, s
     ]
     with pytest.raises(SystemExit) as stop:
         commandline_main([*argv, "--device", "cpu", "--workers", "2", *map(str, flags)])
-    return int(stop.value.code or 0), ""
+    return int(stop.value.code or 0)
 
 
 def commandline_main(argv: list[str]) -> None:
@@ -374,17 +375,16 @@ def test_per_image_answers_stand_beside_their_place_in_the_tars(scene, truth, tm
         assert found.answers["teacher"].probability[i] == pytest.approx(row["head"][:5])
 
 
-def test_batch_size_workers_and_a_rerun_change_no_figure(scene, result, tmp_path):
-    flags = ("--control", scene.control, "--batch-size", "3")
-    assert run(scene, tmp_path, *flags)[0] == 0
-    first, second = (json.loads((p / "evaluation.json").read_text()) for p in (result, tmp_path))
-    for role, figures in first["figures"].items():
+def test_batch_size_and_workers_change_no_figure(scene, result, tmp_path):
+    first = json.loads((result / "evaluation.json").read_text())["figures"]
+    second = evaluate(scene.config(tmp_path, batch_size=3, workers=1)).to_dict()["figures"]
+    for role, figures in first.items():
         for name, figure in figures.items():
-            assert second["figures"][role][name] == pytest.approx(figure, rel=1e-5)
+            assert second[role][name] == pytest.approx(figure, rel=1e-5)
 
 
 def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_model(scene, tmp_path, capsys):
-    assert run(scene, tmp_path, "--control", scene.control)[0] == 0
+    assert run(scene, tmp_path, "--control", scene.control) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].split() == ["student", "teacher", "control"]
     content = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
@@ -402,12 +402,13 @@ def test_without_control_and_targets_their_figures_are_missing(scene, tmp_path, 
     files = [(f"a{i}.png", s.data) for i, s in enumerate(scene.samples[0])]
     tar = str(write_tar(tmp_path / "plain.tar", files))
     make_store(tmp_path / "l.zarr", [tar])
-    out = tmp_path / "out"
-    assert run(scene, out, shards=tar, labels=tmp_path / "l.zarr")[0] == 0
-    content = json.loads((out / "evaluation.json").read_text())
+    config = scene.config(tmp_path, shards=(tar,), labels=tmp_path / "l.zarr", control=None)
+    found = evaluate(config)
+    content = found.to_dict()
     assert set(content["figures"]) == {"student", "teacher"}
     assert set(content["figures"]["student"]) == {"agreement", "kl", "confidence"}
     assert content["reliability"] == {}
+    assert "whether that confidence is earned" in report_page(found)
 
 
 def test_targets_of_another_list_of_classes_are_not_used_and_that_is_said(
@@ -465,7 +466,7 @@ def test_the_report_is_one_file_that_escapes_names_and_keys(result):
 @pytest.mark.parametrize("both", [True, False])
 def test_both_or_neither_of_teacher_and_labels_is_exit_2(scene, tmp_path, capsys, both):
     flags = ("--teacher", "t.onnx") if both else ()
-    assert run(scene, tmp_path, *flags, **({} if both else {"labels": None}))[0] == 2
+    assert run(scene, tmp_path, *flags, **({} if both else {"labels": None})) == 2
     assert "one of --teacher T.onnx and --labels STORE" in capsys.readouterr().err
 
 
@@ -476,7 +477,7 @@ def test_a_missing_student_is_exit_2(scene, tmp_path, capsys, flag):
         run(scene, tmp_path, student=missing)
         if flag == "student"
         else run(scene, tmp_path, "--control", missing)
-    )[0]
+    )
     assert code == 2
     assert f"--{flag} {missing}: wanted the folder of a student" in capsys.readouterr().err
 
@@ -486,13 +487,13 @@ def test_a_student_with_another_number_of_classes_is_exit_4(scene, tmp_path, cap
     other = make_student(tmp_path / "other", seed=0, side=8, num_classes=7)
     flags = ("--control", other) if role == "control" else ()
     instead = {"student": other} if role == "student" else {}
-    assert run(scene, tmp_path / "out", *flags, **instead)[0] == 4
+    assert run(scene, tmp_path / "out", *flags, **instead) == 4
     assert "has 7 classes" in capsys.readouterr().err
 
 
 def test_a_store_without_the_tars_is_exit_4(scene, tmp_path, write_tar):
     tar = write_tar(tmp_path / "unknown.tar", [("a.png", scene.samples[0][0].data)])
-    assert run(scene, tmp_path / "out", shards=tar)[0] == 4
+    assert run(scene, tmp_path / "out", shards=tar) == 4
 
 
 def test_a_tar_whose_images_were_exchanged_is_exit_4(scene, tmp_path, capsys):
@@ -501,21 +502,21 @@ def test_a_tar_whose_images_were_exchanged_is_exit_4(scene, tmp_path, capsys):
     first = scene.samples[0][1].data
     assert data.count(first) == 1
     changed.write_bytes(data.replace(first, first[:-20] + bytes(20)))
-    assert run(scene, tmp_path / "out", shards=changed)[0] == 4
+    assert run(scene, tmp_path / "out", shards=changed) == 4
     assert "not the image that was labelled" in capsys.readouterr().err
 
 
 def test_a_tar_of_another_size_is_exit_4(scene, tmp_path, capsys):
     longer = tmp_path / "t0.tar"
     longer.write_bytes(Path(scene.tars[0]).read_bytes() + bytes(512))
-    assert run(scene, tmp_path / "out", shards=longer)[0] == 4
+    assert run(scene, tmp_path / "out", shards=longer) == 4
     assert "when it was labelled" in capsys.readouterr().err
 
 
 def test_a_tar_that_is_not_labelled_yet_is_exit_2(scene, tmp_path, capsys):
     store = make_store(tmp_path / "l.zarr", scene.tars)
     (store.path / "commits/000001.json").unlink()
-    assert run(scene, tmp_path / "out", labels=store.path)[0] == 2
+    assert run(scene, tmp_path / "out", labels=store.path) == 2
     assert "1 of 2 tars are not labelled yet" in capsys.readouterr().err
 
 
@@ -526,16 +527,16 @@ def test_a_student_whose_logits_are_not_finite_is_exit_2(scene, tmp_path, capsys
     with torch.no_grad():
         module.head.bias.fill_(float("nan"))
     save_student(tmp_path / "nan", module, described, card="")
-    assert run(scene, tmp_path / "out", student=tmp_path / "nan")[0] == 2
+    assert run(scene, tmp_path / "out", student=tmp_path / "nan") == 2
     assert "not finite" in capsys.readouterr().err
 
 
 def test_a_students_factory_runs_only_if_it_is_named(scene, tmp_path, capsys):
     name = "softlabel.trainer.small_cnn:SmallCNN"
     built = make_student(tmp_path / "built", seed=0, side=8, name=name)
-    assert run(scene, tmp_path / "out", student=built)[0] == 2
+    assert run(scene, tmp_path / "out", student=built) == 2
     assert f"add --factory {name}" in capsys.readouterr().err
-    assert run(scene, tmp_path / "out", "--factory", name, student=built)[0] == 0
+    assert run(scene, tmp_path / "out", "--factory", name, student=built) == 0
 
 
 @pytest.fixture
@@ -568,17 +569,17 @@ def test_a_teacher_labels_the_tars_once_and_then_counts_as_its_labels_do(
     scene, teacher, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
-    out, again = tmp_path / "out", tmp_path / "again"
-    assert run(scene, out, "--teacher", teacher(), labels=None)[0] == 0
+    out = tmp_path / "out"
+    assert run(scene, out, "--teacher", teacher(), labels=None) == 0
     labels = out / "teacher-labels.zarr"
     manifest = json.loads((labels / "manifest.json").read_text())
     assert (manifest["top_k"], manifest["decoder"]) == (CLASSES, "pillow")
     before = {p: p.stat().st_mtime_ns for p in labels.glob("commits/*.json")}
-    assert run(scene, out, "--teacher", teacher(), labels=None)[0] == 0
+    config = scene.config(out, teacher=teacher(), labels=None, control=None)
+    assert evaluate(config).to_dict() == json.loads((out / "evaluation.json").read_text())
     assert before == {p: p.stat().st_mtime_ns for p in labels.glob("commits/*.json")}
-    assert run(scene, again, labels=labels)[0] == 0
-    first, second = ((p / "evaluation.json").read_bytes() for p in (out, again))
-    assert first == second
+    same = evaluate(scene.config(tmp_path / "again", labels=labels, control=None)).to_dict()
+    assert same == evaluate(config).to_dict()
 
 
 def test_another_teacher_over_the_labels_of_the_first_is_exit_4(
@@ -586,16 +587,17 @@ def test_another_teacher_over_the_labels_of_the_first_is_exit_4(
 ):
     monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    assert run(scene, out, "--teacher", teacher(), shards=scene.tars[0], labels=None)[0] == 0
+    first = scene.config(out, teacher=teacher(), shards=(scene.tars[0],), labels=None)
+    evaluate(first)
     flags = ("--teacher", teacher(seed=1))
-    assert run(scene, out, *flags, shards=scene.tars[0], labels=None)[0] == 4
+    assert run(scene, out, *flags, shards=scene.tars[0], labels=None) == 4
     assert "another --output" in capsys.readouterr().err
 
 
 def test_a_teacher_with_other_classes_than_the_student_is_exit_4_before_it_labels(
     scene, teacher, tmp_path
 ):
-    assert run(scene, tmp_path / "out", "--teacher", teacher(9), labels=None)[0] == 4
+    assert run(scene, tmp_path / "out", "--teacher", teacher(9), labels=None) == 4
     assert not (tmp_path / "out").exists()
 
 

@@ -75,7 +75,9 @@ class CalibrationError:
         """Percentiles mirrored at the estimate, the basic bootstrap.
 
         A sum of absolute values grows with noise, and a resample has that noise once more: plain
-        percentiles would lie too high, often wholly above the estimate.
+        percentiles lie too high. Where the truth was an error of 0.02 they held it 0, 12 and 85
+        times of 100 for 500, 2,000 and 10,000 images; these did 90, 90 and 80 times. Where it was
+        0 these held it every other time only: read the lower end as rough.
         """
         low, high = np.nanquantile(resampled, _LEVELS)
         return max(0.0, float(2 * value - high)), min(1.0, float(2 * value - low))

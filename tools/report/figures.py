@@ -85,10 +85,9 @@ def _svg(drawing: Any, label: str) -> Markup:
     markup = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", markup)
     for colour, variable in _VARIABLES.items():
         markup = markup.replace(colour, variable)
-    # matplotlib names the fonts that it looked for; the page has its own.
-    markup = re.sub(
-        r"font: ([\w. ]*?)(\d[\d.]*px) [^;\"]*", r"font: \1\2 system-ui, sans-serif", markup
-    )
+    # The page's fonts, not those that matplotlib looked for; and no style that leaves the figure.
+    markup = re.sub(r"font-family: [^;]*;", "font-family: inherit;", markup)
+    markup = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", markup, flags=re.DOTALL)
     width = 7.2 * drawing.get_figwidth()
     opening = f'<svg role="img" aria-label="{text(label)}" style="max-width: {width:.3g}rem"'
     return Markup(markup.replace("<svg", opening, 1).strip())

@@ -30,7 +30,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; }
 .row > div { flex: 1 1 17rem; min-width: 0; }
 figure { margin: .5rem 0; }
-figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
+figure svg { display: block; width: 100%; height: auto; color: var(--ink);
+  stroke-linejoin: round; }
 figcaption { font-size: .9rem; margin-top: .2rem; }
 details { margin: .8rem 0; }
 summary { cursor: pointer; color: var(--soft); }

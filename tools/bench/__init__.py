@@ -1,0 +1,1 @@
+"""kd-bench: how fast, against its own limit and against what people use instead, in one run."""
