@@ -33,13 +33,15 @@ RECIPE = {
 }
 
 
-def run_label(config: LabelConfig, kill_at: str | None) -> None:
-    """In a child process."""
-    from softlabel.labeler.run import label
+# Run by `exec` in a child process, which could not import this module: tests are no package.
+CHILD = """
+import os
+from softlabel.labeler.run import label
 
-    if kill_at is not None:
-        os.environ["SOFTLABEL_KILL_AT"] = kill_at
-    raise SystemExit(label(config).exit_code)
+if kill_at is not None:
+    os.environ["SOFTLABEL_KILL_AT"] = kill_at
+raise SystemExit(label(config).exit_code)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +106,10 @@ def config(collection, teacher, tmp_path_factory):
 def start():
     """(config, kill_at) -> a child that labels; imports are paid once, in a server that forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["softlabel.labeler.run", "PIL.PngImagePlugin", __name__])
+    context.set_forkserver_preload(["softlabel.labeler.run", "PIL.PngImagePlugin"])
 
     def go(config: LabelConfig, kill_at: str | None = None) -> BaseProcess:
-        process = context.Process(target=run_label, args=(config, kill_at))
+        process = context.Process(target=exec, args=(CHILD, {"config": config, "kill_at": kill_at}))
         process.start()
         return process
 
