@@ -34,7 +34,8 @@ def resume(
     folder = output / checkpoint.FOLDER
     if mode == "never":
         shutil.rmtree(folder, ignore_errors=True)
-        (output / FILE).unlink(missing_ok=True)
+        for name in (FILE, WEIGHTS):
+            (output / name).unlink(missing_ok=True)
         return 0, []
     problems: list[str] = []
     found: checkpoint.Checkpoint | None

@@ -24,14 +24,14 @@ class Normaliser:
 
     def __init__(self, recipe: Recipe, device: torch.device, *, channels_last: bool) -> None:
         mean, std = torch.tensor([recipe.mean, recipe.std], dtype=torch.float64)
-        self._scale = (1 / (255 * std)).float().to(device)
-        self._bias = (-mean / std).float().to(device)
-        self._channels_last = channels_last
+        self._scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(device)
+        self._bias = (-mean / std).float().view(1, 3, 1, 1).to(device)
+        self._memory = torch.channels_last if channels_last else torch.contiguous_format
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """[N, H, W, 3] uint8 to [N, 3, H, W] float32."""
-        x = torch.addcmul(self._bias, pixels.float(), self._scale).permute(0, 3, 1, 2)
-        return x if self._channels_last else x.contiguous()
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._memory)
+        return x.mul_(self._scale).add_(self._bias)
 
 
 @dataclass(frozen=True, kw_only=True)

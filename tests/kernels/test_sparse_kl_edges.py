@@ -140,6 +140,15 @@ def test_a_teacher_without_a_tail_is_a_number(tail, backend, rows):
 
 
 @pytest.mark.parametrize("tail", TAILS)
+def test_with_every_class_stored_there_is_no_tail_whatever_is_said_of_it(tail, backend, rows):
+    logits, labels = rows(2, 12, 12)
+    wanted = sparse_kl_grad(logits, *labels, tail=tail, backend=backend)
+    labels[2].fill_(3.0)
+    ours = sparse_kl_grad(logits, *labels, tail=tail, backend=backend)
+    assert all(map(torch.equal, ours, wanted))
+
+
+@pytest.mark.parametrize("tail", TAILS)
 def test_no_rows_are_no_loss(tail, backend, rows):
     logits, labels = rows(0, 12, 4)
     logits.requires_grad_()

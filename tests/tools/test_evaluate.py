@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from softlabel.shards.decoders import open_decoder
 from softlabel.shards.hashing import image_hash, key_hash, sha256_of_file
 from softlabel.shards.members import members
 from softlabel.shards.recipe import Recipe
@@ -121,6 +122,8 @@ def rows_of(manifest: Manifest, tar: str, *, seed: int) -> dict[str, np.ndarray]
         found = list(members(TarStream(file, name=tar, size=size), image_ext=("png",)))
     n, k = len(found), manifest.top_k
     z = np.random.default_rng(seed).normal(0, 2, (n, manifest.views, CLASSES))
+    for i in range(0, n, 2):  # a teacher that is right now and then
+        z[i, :, max(found[i].target, 0) % CLASSES] += 5
     order = np.argsort(-z, axis=-1)
     z = np.take_along_axis(z, order, -1) - z.max(-1, keepdims=True)
     tails = [np.log(np.exp(z[..., k:] / t).sum(-1)) for t in TEMPERATURES]
@@ -173,14 +176,22 @@ def make_store(path: Path, tars: list[str], *, seed: int = 0, **changes: Any) ->
 def scene(tmp_path_factory, encode_image, write_tar) -> Scene:
     """Two tars of 20 and 21 images, one of each not labelled, some without a target."""
     folder = tmp_path_factory.mktemp("evaluate")
+    student = make_student(folder / "student", seed=0, side=SIDE // 2)
+    control = make_student(folder / "control", seed=1, side=SIDE, training={})
     rng = np.random.default_rng(5)
     samples = []
     for t in range(2):
         own = []
         for i in range(20 + t):
-            target = -1 if i in UNTARGETED else int(rng.integers(CLASSES))
+            data = encode_image(100 * t + i, height=SIDE, width=SIDE)
+            target = [
+                int(np.argmax(student_probabilities(student, data, SIDE // 2))),
+                int(np.argmax(student_probabilities(control, data, SIDE))),
+                int(rng.integers(CLASSES)),
+            ][i % 3]
+            target = -1 if i in UNTARGETED else target
             key = f"{EVIL}/im{i:03d}" if i == 0 else f"d{t}/im{i:03d}"
-            own.append(Sample(key, encode_image(100 * t + i, height=SIDE, width=SIDE), target))
+            own.append(Sample(key, data, target))
         files = []
         for sample in own:
             files.append((f"{sample.key}.png", sample.data))
@@ -190,8 +201,6 @@ def scene(tmp_path_factory, encode_image, write_tar) -> Scene:
         samples.append(own)
     made = Scene(folder, samples)
     make_store(made.labels, made.tars)
-    make_student(made.student, seed=0, side=SIDE // 2)
-    make_student(made.control, seed=1, side=SIDE, training={})
     return made
 
 
@@ -429,6 +438,21 @@ def test_another_view_recipe_uses_view_0_and_says_so(scene, tmp_path):
     first = store.read(0, ["topk_class"])["topk_class"][0, 0, 0]
     assert found.answers["teacher"].classes[0, 0] == first
     assert any("view 0 of recipe rrc" in note for note in found.notes)
+
+
+def test_each_model_gets_the_decoder_that_it_was_trained_with_or_else_the_labels(
+    scene, tmp_path, monkeypatch
+):
+    other = make_student(tmp_path / "s", seed=0, side=8, training={"decoder": "torchvision"})
+    opened = []
+
+    def open_and_note(name: str, **settings: Any) -> Any:
+        opened.append(name)
+        return open_decoder(name, **settings)
+
+    monkeypatch.setattr("softlabel.tools.evaluate.answers.open_decoder", open_and_note)
+    evaluate(scene.config(tmp_path, student=other))
+    assert opened == ["torchvision", "pillow"]
 
 
 def test_a_student_of_this_very_store_or_of_another_teacher_is_noted(scene, tmp_path):

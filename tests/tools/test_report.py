@@ -221,9 +221,10 @@ def test_a_guess_shows_name_probability_and_whether_it_is_right():
 METRICS = "step,epoch,images,loss,kd_loss,task_loss,agreement,lr,images_per_s,data_wait\n"
 
 
-def test_training_curves_come_from_the_rows_that_are_whole(tmp_path):
+@pytest.mark.parametrize("torn", ["3,0,19", "3,0,192,1,1,0,", "3,0,192,1,1,0,0.7e"])
+def test_training_curves_come_from_the_rows_that_are_whole(tmp_path, torn):
     path = tmp_path / "metrics.csv"
-    path.write_text(METRICS + "1,0,64,2.5,2,0,0.25,0,0,0\n2,0,128,1.5,1,0,0.5,0,0,0\n3,0,19")
+    path.write_text(METRICS + "1,0,64,2.5,2,0,0.25,0,0,0\n2,0,128,1.5,1,0,0.5,0,0,0\n" + torn)
     found = read_metrics(path)
     assert found == {"images": [64, 128], "loss": [2.5, 1.5], "agreement": [0.25, 0.5]}
     drawing = training_curves({"student": path, "control": tmp_path / "none.csv"})

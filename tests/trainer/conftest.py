@@ -143,9 +143,7 @@ def make_collection(
             if number in pending:
                 continue
             rows = label_rows(manifest, tar, bad=bad or {}, seed=number)
-            store.write(
-                number, rows, tar_size=tar.stat().st_size, tar_sha256=sha256_of_file(tar)
-            )
+            store.write(number, rows, tar_size=tar.stat().st_size, tar_sha256=sha256_of_file(tar))
         return Collection(tars, store.path)
 
     return make
@@ -174,6 +172,7 @@ for line in sys.stdin:
         for stream, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), stream)
         os.environ.update(request["env"])
+        sys.path[:0] = request["env"].get("PYTHONPATH", "").split(os.pathsep)
         sys.argv = ["kd-train", *request["args"]]
         code = 1
         try:

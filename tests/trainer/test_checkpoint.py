@@ -68,7 +68,7 @@ def test_a_torn_checkpoint_is_left_aside_for_the_one_before(name, how, tmp_path)
     assert len(problems) == 1
     assert "step-00000002" in problems[0]
     checkpoint.save(tmp_path, made(2))
-    assert checkpoint.newest(tmp_path) [0].step == 2
+    assert checkpoint.newest(tmp_path)[0].step == 2
 
 
 def test_a_record_of_another_release_is_said_to_be_that(tmp_path):

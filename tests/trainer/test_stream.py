@@ -21,6 +21,14 @@ from softlabel.trainer.config import TrainConfig
 from softlabel.trainer.plan import Plan, make_plan
 from softlabel.trainer.stream import Batch, stream
 
+RECIPE = {
+    "input_size": [3, 16, 16],
+    "interpolation": "bicubic",
+    "crop_mode": "center",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+}
+
 
 def plan_for(collection, tmp_path: Path, **flags) -> Plan:
     options = {"student": "softlabel/small-cnn", "batch_size": 8, "epochs": 2, "workers": 2}
@@ -62,16 +70,12 @@ def direct(collection, plan: Plan, batch: Batch, i: int, *, size: int, shown: di
         target_width=recipe.width,
         **shown,
     )
-    return decoder.render(
-        picture, box, height=size, width=size, interpolation=recipe.interpolation
-    )
+    return decoder.render(picture, box, height=size, width=size, interpolation=recipe.interpolation)
 
 
 @pytest.mark.parametrize(("size", "img_size"), [(16, 16), (24, 16), (24, 20)])
 def test_pixels_are_those_of_the_labelled_view(make_collection, tmp_path, size, img_size):
-    made = make_collection(
-        tmp_path, 2, 12, size=size, views=3, view_recipe="rrc-flip", view_seed=9
-    )
+    made = make_collection(tmp_path, 2, 12, size=size, views=3, view_recipe="rrc-flip", view_seed=9)
     plan = plan_for(made, tmp_path, epochs=1)
     stored = [made.store.read(tar) for tar in range(2)]
     for batch in batches(plan, recipe=replace(plan.recipe, input_size=(3, img_size, img_size))):
@@ -83,6 +87,17 @@ def test_pixels_are_those_of_the_labelled_view(make_collection, tmp_path, size, 
             assert (batch.pixels[i].numpy() == wanted).all()
             assert (batch.rows.topk_class[i] == stored[tar]["topk_class"][member, number]).all()
             assert batch.rows.target[i] == stored[tar]["target"][member]
+
+
+def test_a_student_of_another_size_sees_the_teachers_box(make_collection, tmp_path):
+    recipe = {**RECIPE, "crop_pct": 0.9}
+    made = make_collection(tmp_path, 1, 8, size=50, recipe=recipe)
+    plan = plan_for(made, tmp_path, epochs=1)
+    (batch,) = batches(plan, recipe=replace(plan.recipe, input_size=(3, 20, 20)))
+    shown = {"recipe": "center", "seed": 0, "number": 0}
+    for i in range(8):
+        wanted = direct(made, plan, batch, i, size=20, shown=shown)
+        assert (batch.pixels[i].numpy() == wanted).all()
 
 
 def test_own_augmentation_is_new_each_epoch_and_never_the_labelled_view(collection, tmp_path):

@@ -74,8 +74,6 @@ def models(monkeypatch):
 
 def test_the_small_cnn_is_small_and_takes_32_pixel_images():
     student = build("softlabel/small-cnn")
-    convolutions = [m for m in student.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutions) == 5
     assert 65_000 <= sum(p.numel() for p in student.parameters()) <= 75_000
     assert student(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
@@ -146,7 +144,9 @@ def test_a_file_does_not_choose_which_code_runs(tmp_path, models):
 
 
 def test_loading_never_unpickles(tmp_path, monkeypatch):
-    save_student(tmp_path / "s", build("softlabel/small-cnn"), config("softlabel/small-cnn"), card="")
+    save_student(
+        tmp_path / "s", build("softlabel/small-cnn"), config("softlabel/small-cnn"), card=""
+    )
 
     def refuse(*args, **kwargs):
         raise AssertionError

@@ -39,11 +39,11 @@ def test_neighbours_come_in_one_read_and_distant_images_in_two(tmp_path, monkeyp
     path.write_bytes(data)
     reads = []
     real = os.pread
-    monkeypatch.setattr(
-        os, "pread", lambda h, n, at: reads.append((at, n)) or real(h, n, at)
-    )
+    monkeypatch.setattr(os, "pread", lambda h, n, at: reads.append((at, n)) or real(h, n, at))
     far = LARGEST_GAP + 1200
-    found = files({3: str(path)}, {3: len(data)}).read(3, ints(10, 600, 1100, far), ints(5, 9, 1, 7))
+    found = files({3: str(path)}, {3: len(data)}).read(
+        3, ints(10, 600, 1100, far), ints(5, 9, 1, 7)
+    )
     assert found == [data[10:15], data[600:609], data[1100:1101], data[far : far + 7]]
     # The gap to the last is 99 bytes over what is rather read.
     assert reads == [(10, 1091), (far, 7)]

@@ -51,10 +51,9 @@ def predictive_kl(
 
 
 def _cross(p: Floats, log_q: Floats) -> Floats:
-    """p (log p - log q), which is 0 where p is 0 whatever q is."""
-    seen = p > 0
-    log_p = np.log(np.where(seen, p, 1.0))
-    return np.where(seen, p * (log_p - np.where(seen, log_q, 0.0)), 0.0)
+    """p (log p - log q), which is 0 where p is 0 whatever q is; log q is finite."""
+    found: Floats = p * (np.log(np.where(p > 0, p, 1.0)) - log_q)
+    return found
 
 
 def _log_sum_exp(x: Floats) -> Floats:

@@ -62,6 +62,6 @@ def summary(evaluation: Evaluation) -> str:
     """What the figures are of."""
     targets = int((evaluation.images.target >= 0).sum())
     return (
-        f"{len(evaluation.images.target):,} images of {len(evaluation.labelled.urls):,} tars, "
+        f"{len(evaluation.images.target):,} images of {len(evaluation.labelled.urls):,} tar(s), "
         f"{targets:,} with a target; in brackets 95 % intervals over images"
     )

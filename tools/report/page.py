@@ -11,9 +11,8 @@ Markup = NewType("Markup", str)
 
 
 def text(value: object) -> Markup:
-    """A value as HTML text; what can't be encoded, such as a file name's odd byte, is shown as ?"""
-    clean = str(value).encode("utf-8", "replace").decode("utf-8")
-    return Markup(escape("".join(c if c.isprintable() or c in "\n\t" else "?" for c in clean)))
+    """A value as HTML text; what can't be shown, such as a file name's odd byte, becomes a ?"""
+    return Markup(escape("".join(c if c.isprintable() or c in "\n\t" else "?" for c in str(value))))
 
 
 def joined(parts: Sequence[Markup]) -> Markup:
