@@ -1,4 +1,4 @@
-"""Triton sparse_kl: one launch, one row per program, float32 inside; `op` has checked the inputs.
+"""Triton sparse_kl: one row per program, float32 inside; started by `launch`, checked by `op`.
 
 B rows of W columns, the first C of them classes; K classes stored per row (K <= BLOCK_K).
 A row that fits BLOCK_C is read once and written once; a wider one is read twice.
@@ -7,20 +7,13 @@ all others together, T the temperature, rate = log2(e) / T.
 """
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from softlabel.kernels.sparse_kl.targets import Targets
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # Finite stand-ins for -inf and 0; a literal outside float32's normal range would be a float64.
 _LOWEST = tl.constexpr(-3.0e38)
 _TINY = tl.constexpr(1.2e-38)
-
-_RESIDENT_WIDTH = 32768
-_SWEEP_BLOCK = 8192
 
 
 @triton.jit
@@ -105,6 +98,15 @@ def _copy_without(row_ptr, copy_ptr, classes, valid, W: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
+def _stored(logits_ptr, topk_class_ptr, k, C: tl.constexpr, K: tl.constexpr):
+    """The stored classes, which of the lanes hold one that exists, and the student's z there."""
+    classes = tl.load(topk_class_ptr + k, mask=k < K, other=0).to(tl.int64)
+    valid = (k < K) & (classes >= 0) & (classes < C)
+    z = tl.load(logits_ptr + classes, mask=valid, other=0.0).to(tl.float32)
+    return classes, valid, z
+
+
+@triton.jit
 def _tail_terms(
     r,
     log_r,
@@ -136,6 +138,36 @@ def _tail_terms(
 
 
 @triton.jit
+def _exact_bucket(
+    logits_ptr,
+    dlogits_ptr,
+    classes,
+    valid,
+    r,
+    log_r,
+    peak,
+    total,
+    factor,
+    rate,
+    C: tl.constexpr,
+    W: tl.constexpr,
+    SWEEP: tl.constexpr,
+):
+    """`_tail_terms` for bucket without a subtraction; stores the gradient too.
+
+    The row goes to dlogits without its stored classes: what is summed there is the tail alone,
+    relative to its own largest z, so that it cannot vanish either.
+    """
+    _copy_without(logits_ptr, dlogits_ptr, classes, valid, W, SWEEP)
+    tail_peak, tail_total, _ = _sums(dlogits_ptr, 0.0, rate, C, W, "bucket", SWEEP)
+    tail_total = tl.maximum(tail_total, _TINY)
+    log2_q_tail = (tail_peak - peak) * rate + tl.log2(tail_total) - tl.log2(total)
+    slope = factor * (tl.exp2((tail_peak - peak) * rate) / total - r / tail_total)
+    _store_again(dlogits_ptr, dlogits_ptr, tail_peak, rate, slope, 0.0, C, W, SWEEP)
+    return r * (log_r - log2_q_tail / _LOG2_E)
+
+
+@triton.jit
 def _row(
     logits_ptr,
     topk_logit_ptr,
@@ -159,14 +191,12 @@ def _row(
     """Loss and gradient of a row whose weight is not 0."""
     rate = inv_T * _LOG2_E
     k = tl.arange(0, BLOCK_K)
-    classes = tl.load(topk_class_ptr + k, mask=k < K, other=0).to(tl.int64)
-    valid = (k < K) & (classes >= 0) & (classes < C)
+    classes, valid, stored = _stored(logits_ptr, topk_class_ptr, k, C, K)
     # A class that does not exist makes its row NaN; it never touches other memory.
     weight = tl.where(tl.sum(valid.to(tl.int32), axis=0) < K, float("nan"), weight)
-    stored = tl.load(logits_ptr + classes, mask=valid, other=0.0).to(tl.float32)
-    anchor = tl.max(tl.where(valid, stored, _LOWEST), axis=0)
     log_p, log_r = _log_teacher(topk_logit_ptr, tail_lse_ptr, k, inv_T, K, TAIL)
     p, r = tl.exp(log_p), tl.exp(log_r)
+    anchor = tl.max(tl.where(valid, stored, _LOWEST), axis=0)
 
     offset = 0.0
     if RESIDENT:
@@ -194,13 +224,10 @@ def _row(
     # dlogits may be logits: everybody must have gathered before anybody stores.
     tl.debug_barrier()
     if doubtful:
-        _copy_without(logits_ptr, dlogits_ptr, classes, valid, W, SWEEP)
-        tail_peak, tail_total, _ = _sums(dlogits_ptr, anchor, rate, C, W, TAIL, SWEEP)
-        tail_total = tl.maximum(tail_total, _TINY)
-        log_q_tail = (tail_peak - peak) * inv_T + tl.log(tail_total) - tl.log(total)
-        loss += r * (log_r - log_q_tail)
-        slope = factor * (tl.exp2((tail_peak - peak) * rate) / total - r / tail_total)
-        _store_again(dlogits_ptr, dlogits_ptr, tail_peak, rate, slope, 0.0, C, W, SWEEP)
+        loss += _exact_bucket(
+            logits_ptr, dlogits_ptr, classes, valid, r, log_r, peak, total, factor, rate,
+            C, W, SWEEP,
+        )  # fmt: skip
     else:
         shift = (peak - anchor) * inv_T
         tail_loss, slope, constant = _tail_terms(
@@ -221,7 +248,7 @@ def _row(
 
 
 @triton.jit
-def _sparse_kl(
+def sparse_kl_kernel(
     logits_ptr,  # [B, W]
     topk_logit_ptr,  # [B, K]
     topk_class_ptr,  # [B, K] integers in [0, C)
@@ -263,55 +290,3 @@ def _sparse_kl(
             dlogits_ptr, weight, temperature, inv_T, grad_scale,
             C, W, K, TAIL, RESIDENT, BLOCK_C, BLOCK_K, SWEEP,
         )  # fmt: skip
-
-
-def launch_config(width: int, top_k: int) -> dict[str, int | bool]:
-    """Block sizes and warps, from compiled code (no spills), not yet from measured times."""
-    block, block_k = triton.next_power_of_2(width), triton.next_power_of_2(top_k)
-    resident = block <= _RESIDENT_WIDTH
-    num_warps = min(16, block // 1024) if resident else 8
-    return {
-        "RESIDENT": resident,
-        "BLOCK_C": block,
-        "BLOCK_K": block_k,
-        "SWEEP": min(block, _SWEEP_BLOCK),
-        "num_warps": min(16, max(1, num_warps, block_k // 32)),
-        # What the error bounds were checked with; triton is about to change its default.
-        "enable_fp_fusion": True,
-    }
-
-
-def sparse_kl_grad(logits: Tensor, targets: Targets, *, grad_scale: float, out: Tensor) -> Tensor:
-    """Row losses; the gradient of `grad_scale * sum` goes to `out`, which may be `logits`."""
-    if not logits.is_cuda and isinstance(_sparse_kl, triton.JITFunction):
-        raise ValueError(
-            f"backend 'triton' needs CUDA tensors, got {logits.device}; "
-            "on the CPU it runs only with TRITON_INTERPRET=1 set before triton is first imported"
-        )
-    (B, W), K = logits.shape, targets.topk_class.shape[1]
-    row_loss = torch.empty(B, dtype=torch.float32, device=logits.device)
-    # What is not given is never read, but a pointer has to be passed.
-    tail_lse = row_loss if targets.tail_lse is None else targets.tail_lse.contiguous()
-    weight = row_loss if targets.weight is None else targets.weight.contiguous()
-    with torch.cuda.device_of(logits):
-        _sparse_kl[(B,)](
-            logits,
-            targets.topk_logit.contiguous(),
-            targets.topk_class.contiguous(),
-            tail_lse,
-            weight,
-            row_loss,
-            out,
-            targets.temperature,
-            1.0 / targets.temperature,
-            grad_scale,
-            LOGITS_STRIDE=logits.stride(0),
-            DLOGITS_STRIDE=out.stride(0),
-            C=targets.num_classes,
-            W=W,
-            K=K,
-            TAIL=targets.tail,
-            WEIGHTED=targets.weight is not None,
-            **launch_config(W, K),
-        )
-    return row_loss

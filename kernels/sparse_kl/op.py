@@ -166,9 +166,9 @@ def _loss_and_grad(
     if backend == "torch":
         return native.sparse_kl_grad(logits, targets, grad_scale=grad_scale, out=out)
     if backend == "triton":
-        from softlabel.kernels.sparse_kl import kernel  # triton loads only where it runs
+        from softlabel.kernels.sparse_kl import launch  # triton loads only where it runs
 
-        return kernel.sparse_kl_grad(logits, targets, grad_scale=grad_scale, out=out)
+        return launch.sparse_kl_grad(logits, targets, grad_scale=grad_scale, out=out)
     with torch.enable_grad():
         exact = logits.double().requires_grad_()
         row_loss = reference.sparse_kl(exact, **targets._asdict())

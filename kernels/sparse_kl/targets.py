@@ -63,11 +63,18 @@ def checked_targets(
         _check("tail_lse", tail_lse, (num_rows,), (torch.float32,), logits.device)
     if weight is not None:
         _check("weight", weight, (num_rows,), (torch.float32,), logits.device)
-        weight = weight.detach()
     if top_k == num_classes or tail == "renorm":
         # Without a tail the rules are one and the same.
         tail, tail_lse = "renorm", None
-    return Targets(topk_logit, topk_class, tail_lse, weight, temperature, tail, num_classes)
+    return Targets(
+        topk_logit=topk_logit.detach(),
+        topk_class=topk_class,
+        tail_lse=None if tail_lse is None else tail_lse.detach(),
+        weight=None if weight is None else weight.detach(),
+        temperature=float(temperature),
+        tail=tail,
+        num_classes=num_classes,
+    )
 
 
 def _check(

@@ -41,10 +41,10 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         monkeypatch.setattr(native, "_CHUNK_BYTES", 1)
     elif small:
-        from softlabel.kernels.sparse_kl import kernel
+        from softlabel.kernels.sparse_kl import launch
 
-        monkeypatch.setattr(kernel, "_RESIDENT_WIDTH", 8)
-        monkeypatch.setattr(kernel, "_SWEEP_BLOCK", 16)
+        monkeypatch.setattr(launch, "_RESIDENT_WIDTH", 8)
+        monkeypatch.setattr(launch, "_SWEEP_BLOCK", 16)
     return name
 
 

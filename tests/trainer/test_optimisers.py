@@ -71,6 +71,14 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(name, memory):
         assert torch.equal(one, other)
 
 
+def test_plain_numbers_of_the_state_come_back_too():
+    module = student()
+    optimiser = make("sgd", module)
+    restore_optimiser(optimiser, {}, {"0.step": 7, "3.other": None})
+    tensors, numbers = optimiser_state(optimiser)
+    assert (tensors, numbers) == ({}, {"0.step": 7, "3.other": None})
+
+
 def test_the_learning_rate_is_set_in_all_groups():
     optimiser = make("sgd", student())
     set_learning_rate(optimiser, 0.5)

@@ -75,11 +75,12 @@ def direct(collection, plan: Plan, batch: Batch, i: int, *, size: int, shown: di
 
 @pytest.mark.parametrize(("size", "img_size"), [(16, 16), (24, 16), (24, 20)])
 def test_pixels_are_those_of_the_labelled_view(make_collection, tmp_path, size, img_size):
-    made = make_collection(tmp_path, 2, 12, size=size, views=3, view_recipe="rrc-flip", view_seed=9)
-    plan = plan_for(made, tmp_path, epochs=1)
+    made = make_collection(tmp_path, 2, 24, size=size, views=3, view_recipe="rrc-flip", view_seed=9)
+    # More than one thread's piece of work a batch.
+    plan = plan_for(made, tmp_path, epochs=1, batch_size=40)
     stored = [made.store.read(tar) for tar in range(2)]
     for batch in batches(plan, recipe=replace(plan.recipe, input_size=(3, img_size, img_size))):
-        for i in range(8):
+        for i in range(40):
             tar, member = int(batch.rows.tar[i]), int(batch.rows.member[i])
             number = int(batch.rows.view[i])
             shown = {"recipe": "rrc-flip", "seed": 9, "number": number}

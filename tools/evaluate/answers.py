@@ -90,21 +90,14 @@ def ask(
         cache_dir=None,
         cache_bytes=_CACHE_BYTES,
     )
-    renderers = _renderers(models, labelled, files)
-    distinct = list(dict.fromkeys(renderers))
     parts: list[tuple[Images, dict[str, Answers]]] = []
     done = 0
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
-                for work in _batches(labelled, files, distinct, pool, batch_size):
-                    pixels = dict(zip(distinct, work.pixels, strict=True))
-                    answers = {
-                        model.role: _answers(model.logits(pixels[renderer]), work)
-                        for model, renderer in zip(models, renderers, strict=True)
-                    }
-                    parts.append((_images(work.rows), {"teacher": _teachers(work), **answers}))
-                    done += len(work.rows)
+                for part in _asked(models, labelled, files, pool, batch_size):
+                    parts.append(part)
+                    done += len(part[0].target)
                     progress.update(done, images=done, details={})
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -114,6 +107,24 @@ def ask(
     return _joined(Images, [images for images, _ in parts]), {
         role: _joined(Answers, [answers[role] for _, answers in parts]) for role in roles
     }
+
+
+def _asked(
+    models: Sequence[Model],
+    labelled: Labelled,
+    files: TarFiles,
+    pool: ThreadPoolExecutor,
+    batch_size: int,
+) -> Iterator[tuple[Images, dict[str, Answers]]]:
+    """A batch at a time."""
+    renderers = _renderers(models, labelled, files)
+    distinct = list(dict.fromkeys(renderers))
+    for work in _batches(labelled, files, distinct, pool, batch_size):
+        pixels = dict(zip(distinct, work.pixels, strict=True))
+        answers = {"teacher": _teachers(work)}
+        for model, renderer in zip(models, renderers, strict=True):
+            answers[model.role] = _answers(model.logits(pixels[renderer]), work)
+        yield _images(work.rows), answers
 
 
 def _renderers(models: Sequence[Model], labelled: Labelled, files: TarFiles) -> list[Renderer]:
