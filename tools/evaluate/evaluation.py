@@ -214,7 +214,9 @@ def _training_notes(models: Sequence[Model], labelled: Labelled) -> list[str]:
     manifest, notes = labelled.store.manifest, []
     for model in models:
         training = model.described.training
-        if training.get("store_id") == labelled.store.store_id:
+        # Stores of other tars, made alike, have the same id; with fewer tars it can't be that one.
+        tars = int(training.get("tars", 0))
+        if training.get("store_id") == labelled.store.store_id and tars <= len(labelled.store.tars):
             notes.append(
                 f"the {model.role} was trained on labels of this very store: it may have seen "
                 "these images"
