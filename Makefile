@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONSAFEPATH = 1
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo demo-fresh test test-all check format bench docs pins clean
+.PHONY: setup demo demo-fresh test test-all check gate format bench docs pins clean
 
 setup: .venv/ready  ## create .venv and install everything, pinned
 
@@ -41,6 +41,9 @@ check: setup  ## format, lint, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+gate: setup  ## compile every shipped Triton configuration, without a GPU (minutes)
+	$(BIN)/python -m softlabel.tools.compile_gate
+
 format: setup  ## rewrite the code in house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,8 +51,9 @@ format: setup  ## rewrite the code in house format
 bench: setup  ## the figures of README, on this machine: into benchmarks/
 	$(BIN)/python -m softlabel.tools.realdata cifar10-resnet .cifar10-resnet.onnx
 	$(BIN)/kd-bench label --teacher .cifar10-resnet.onnx --shards demo/tars/test --decoder pillow --json benchmarks/label-cifar10.json
-	$(BIN)/kd-bench kernel --rows 1024 --classes 21841 --json benchmarks/kernel-21841.json
-	$(BIN)/kd-bench kernel --rows 128 --classes 10 --top-k 4 --json benchmarks/kernel-10.json
+	$(BIN)/kd-bench kernel --device cpu --rows 1024 --classes 21841 --json benchmarks/kernel-21841.json --plot benchmarks/kernel-21841.svg
+	$(BIN)/kd-bench kernel --device cpu --rows 256 --classes 1000 --json benchmarks/kernel-1000.json --plot benchmarks/kernel-1000.svg
+	$(BIN)/kd-bench kernel --device cpu --rows 128 --classes 10 --top-k 4 --json benchmarks/kernel-10.json --plot benchmarks/kernel-10.svg
 	rm -f .cifar10-resnet.onnx
 
 docs: setup  ## rewrite docs/cli.md and docs/format.md from the code

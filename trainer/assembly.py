@@ -13,6 +13,7 @@ from softlabel.shards.disk import free_bytes
 from softlabel.shards.errors import IdentityError, MachineError
 from softlabel.shards.hashing import sha256_of_file
 from softlabel.shards.recipe import Recipe
+from softlabel.trainer.head_padding import pad_head
 from softlabel.trainer.labels import LabelReader
 from softlabel.trainer.loading import Loader
 from softlabel.trainer.objective import Objective
@@ -45,11 +46,10 @@ class Student:
     recipe: Recipe
     identity: str
     """The name, and the sha256 of the weights it starts from, if any."""
-
-    @property
-    def num_parameters(self) -> int:
-        """Trained numbers."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+    num_parameters: int
+    """Trained numbers, without those that only widen its last layer."""
+    notes: tuple[str, ...]
+    """Lines to say before the first step."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -62,7 +62,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def make_student(plan: Plan) -> Student:
-    """The student with its first weights, on the CPU.
+    """The student with its first weights, its last layer widened, on the CPU.
 
     Raises:
         UsageError: no such student, or one that can't take these images.
@@ -79,12 +79,28 @@ def make_student(plan: Plan) -> Student:
             )
         recipe = _resized(found.recipe, config.img_size)
         module, _ = load_student(folder, recipe=recipe)
-        digest = sha256_of_file(folder / WEIGHTS)
-        identity = f"{found.name} from weights {digest[:12]}"
-        return Student(module=module.train(), name=found.name, recipe=recipe, identity=identity)
-    recipe = _resized(_as_rgb(plan.recipe), config.img_size)
-    module = fresh(config.student, num_classes, recipe).build()
-    return Student(module=module, name=config.student, recipe=recipe, identity=config.student)
+        name = found.name
+        identity = f"{name} from weights {sha256_of_file(folder / WEIGHTS)[:12]}"
+    else:
+        recipe = _resized(_as_rgb(plan.recipe), config.img_size)
+        name = identity = config.student
+        module = fresh(name, num_classes, recipe).build()
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    notes = pad_head(
+        module,
+        num_classes=num_classes,
+        multiple=config.pad_head,
+        height=recipe.height,
+        width=recipe.width,
+    )
+    return Student(
+        module=module.train(),
+        name=name,
+        recipe=recipe,
+        identity=identity,
+        num_parameters=num_parameters,
+        notes=tuple(notes),
+    )
 
 
 def fresh(name: str, num_classes: int, recipe: Recipe) -> StudentConfig:
@@ -116,6 +132,8 @@ def make_training(plan: Plan, student: Student, device: torch.device) -> Trainin
             tail=config.tail,
             distill_weight=config.distill_loss_weight,
             task_weight=config.task_loss_weight,
+            smoothing=config.smoothing,
+            num_classes=plan.store.manifest.num_classes,
         ),
         schedule=make_schedule(
             config.sched,
@@ -140,7 +158,7 @@ def make_loader(plan: Plan) -> Loader:
         labels=LabelReader(
             plan.store,
             temperature=config.kd_temperature,
-            with_tail=config.tail != "renorm" and config.distill_loss_weight > 0,
+            with_tail=config.needs_tail,
             with_target=config.task_loss_weight > 0,
             # The window at work, the next, and the last of the epoch before.
             capacity=3 * WINDOW_TARS,
@@ -217,7 +235,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
 
 _RECORDED = (
     "batch_size", "lr", "opt", "momentum", "weight_decay", "sched", "warmup_steps",
-    "kd_temperature", "tail", "distill_loss_weight", "task_loss_weight", "augment",
+    "kd_temperature", "tail", "distill_loss_weight", "task_loss_weight", "smoothing", "augment",
     "max_grad_norm", "amp", "seed",
 )  # fmt: skip
 

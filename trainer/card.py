@@ -79,7 +79,9 @@ def _objective(training: Mapping[str, Any]) -> str:
             f"{training['kd_temperature']:g}, tail rule {training['tail']}"
         )
     if training["task_loss_weight"]:
-        parts.append(f"{training['task_loss_weight']:g} x cross-entropy with class labels")
+        smoothed = training["smoothing"]
+        note = f", smoothing {smoothed:g}" if smoothed else ""
+        parts.append(f"{training['task_loss_weight']:g} x cross-entropy with class labels{note}")
     return " + ".join(parts)
 
 

@@ -62,15 +62,25 @@ class TrainConfig:
     kd_temperature: float = 1.0
     """Softmax temperature of teacher and student."""
 
-    tail: Literal["bucket", "uniform", "renorm"] = "bucket"
-    """What the loss makes of the classes that were not stored: one class together, their mass
-    spread evenly, or nothing (the stored ones are renormalised)."""
+    tail: Literal["bucket", "uniform", "renorm", "truncate", "subset"] = "bucket"
+    """What the loss makes of the classes that were not stored. bucket: one class together; uniform:
+    their mass spread evenly; renorm: nothing, the stored ones are the teacher's whole distribution;
+    truncate: nothing, and the stored ones keep their probabilities (not a divergence: may be
+    negative); subset: nothing, and the student's too are left out."""
 
     distill_loss_weight: float = 1.0
     """Weight of the divergence from the teacher."""
 
     task_loss_weight: float = 0.0
     """Weight of the cross-entropy with the tars' own class labels, where an image has one."""
+
+    smoothing: float = 0.0
+    """Label smoothing of that cross-entropy: the share spread evenly over all classes."""
+
+    pad_head: int = 64
+    """Train with the student's last layer widened to a multiple of so many outputs, for which the
+    loss kernel is fastest; 1: not. For 256 classes or more. The added ones stay zero, and the
+    student is saved without them."""
 
     augment: Literal["none", "crop-flip", "rrc", "rrc-flip"] = "none"
     """Crop and flip the student's images otherwise than the teacher saw them, new each epoch;
@@ -134,7 +144,7 @@ class TrainConfig:
 
     def _check_counts(self) -> None:
         at_least_one = (
-            "epochs", "steps", "batch_size", "img_size", "workers", "checkpoint_every",
+            "epochs", "steps", "batch_size", "pad_head", "img_size", "workers", "checkpoint_every",
             "log_interval",
         )  # fmt: skip
         for name in at_least_one:
@@ -153,6 +163,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{flag(name)}: wanted a number from 0, found {value}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"--smoothing: wanted 0 to below 1, found {self.smoothing}")
+        if self.smoothing and not self.task_loss_weight:
+            raise ValueError("--smoothing is for class labels: it needs --task-loss-weight above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"--momentum: wanted 0 to below 1, found {self.momentum}")
         if self.opt == "sgd" and self.momentum == 0:
@@ -169,6 +183,11 @@ class TrainConfig:
         if self.steps is not None:
             return self.steps * self.batch_size
         return (self.epochs or DEFAULT_EPOCHS) * num_images
+
+    @property
+    def needs_tail(self) -> bool:
+        """Whether the loss looks at the mass of the classes that were not stored."""
+        return self.distill_loss_weight > 0 and self.tail not in ("renorm", "subset")
 
     @property
     def num_workers(self) -> int:

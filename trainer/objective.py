@@ -1,13 +1,12 @@
 """What is minimised: divergence from stored labels, cross-entropy with class labels, or both."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from softlabel.kernels.sparse_kl import sparse_kl_grad
+from softlabel.kernels.sparse_kl.targets import Tail
 
 NO_TARGET = -1
 
@@ -30,6 +29,24 @@ class Targets:
     """Sum of the weights."""
 
 
+class GradientBuffer:
+    """Memory of the gradient, for all steps: fresh pages each time would double the CPU's work."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+
+    def like(self, logits: Tensor) -> Tensor:
+        """Memory of this shape, dtype and device; what it held the last time is void."""
+        found = self._buffer
+        if found is None or (found.shape, found.dtype, found.device) != (
+            logits.shape, logits.dtype, logits.device,
+        ):  # fmt: skip
+            self._buffer = found = torch.empty(
+                logits.shape, dtype=logits.dtype, device=logits.device
+            )
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """distill_weight * T**2 * KL(teacher || student) + task_weight * cross-entropy.
@@ -39,46 +56,52 @@ class Objective:
     """
 
     temperature: float
-    tail: Literal["bucket", "uniform", "renorm"]
+    tail: Tail
     distill_weight: float
     task_weight: float
+    smoothing: float
+    """Of the labels of the cross-entropy."""
+    num_classes: int
+    """Columns of the logits that count; a widened last layer has more."""
+    gradient: GradientBuffer = field(default_factory=GradientBuffer)
 
     def backward(self, logits: Tensor, targets: Targets, scaler: torch.amp.GradScaler) -> Tensor:
-        """Run backward from logits [B, C]; returns [3]: the sums of KL and of cross-entropy over
+        """Run backward from logits [B, W]; returns [3]: the sums of KL and of cross-entropy over
         the rows times weight, and the weight on which student and teacher agree."""
-        sums = []
-        roots: list[Tensor] = []
-        gradients: list[Tensor | None] = []
-        if self.distill_weight:
-            row_loss, gradient = sparse_kl_grad(
-                logits,
-                targets.topk_logit,
-                targets.topk_class,
-                targets.tail_lse,
-                temperature=self.temperature,
-                tail=self.tail,
-                weight=targets.weight,
-                grad_scale=self.distill_weight / targets.total_weight,
-            )
-            sums.append(row_loss.sum())
-            roots.append(logits)
-            gradients.append(scaler.scale(gradient))
-        else:
-            sums.append(logits.new_zeros((), dtype=torch.float32))
-        if self.task_weight:
-            task = _cross_entropy(logits, targets)
-            sums.append(task.detach())
-            roots.append(scaler.scale(task * (self.task_weight / targets.total_weight)))
-            gradients.append(None)
-        else:
-            sums.append(logits.new_zeros((), dtype=torch.float32))
-        torch.autograd.backward(roots, gradients)
-        return torch.stack([*sums, _agreement(logits.detach(), targets)])
+        given = logits.detach()
+        losses, gradient = sparse_kl_grad(
+            given,
+            targets.topk_logit,
+            targets.topk_class,
+            targets.tail_lse,
+            temperature=self.temperature,
+            tail=self.tail,
+            target=targets.target if self.task_weight else None,
+            soft_weight=self.distill_weight,
+            hard_weight=self.task_weight,
+            label_smoothing=self.smoothing,
+            ignore_index=NO_TARGET,
+            weight=targets.weight,
+            num_classes=self.num_classes,
+            grad_scale=_scale(1 / targets.total_weight, scaler, logits.device),
+            out=self.gradient.like(given),
+            return_parts=True,
+        )
+        torch.autograd.backward(logits, gradient)
+        agreement = _agreement(given[:, : self.num_classes], targets)
+        return torch.stack([losses.soft.sum(), losses.hard.sum(), agreement])
 
 
-def _cross_entropy(logits: Tensor, targets: Targets) -> Tensor:
-    loss = F.cross_entropy(logits.float(), targets.target, ignore_index=NO_TARGET, reduction="none")
-    return loss.sum() if targets.weight is None else (loss * targets.weight).sum()
+def _scale(factor: float, scaler: torch.amp.GradScaler, device: torch.device) -> float | Tensor:
+    """The factor times the loss scale, which the host does not know.
+
+    The kernel multiplies by it before it rounds: 1 / B of a small probability is nothing in
+    float16.
+    """
+    if not scaler.is_enabled():
+        return factor
+    scaled: Tensor = scaler.scale(torch.full((), factor, device=device))
+    return scaled
 
 
 def _agreement(logits: Tensor, targets: Targets) -> Tensor:

@@ -203,8 +203,7 @@ def _missing_notes(
 
 def _tail_notes(config: TrainConfig, store: Store) -> list[str]:
     manifest, temperature = store.manifest, config.kd_temperature
-    unused = config.tail == "renorm" or manifest.top_k == manifest.num_classes
-    if unused or not config.distill_loss_weight:
+    if not config.needs_tail or manifest.top_k == manifest.num_classes:
         return []
     tail_weights(manifest.temperatures, temperature)
     error = interpolation_error(manifest.temperatures, temperature)

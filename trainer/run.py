@@ -77,7 +77,7 @@ def train_plan(plan: Plan) -> Outcome:
         )
         run = _Run(plan, student, training, identity, step, progress)
         with progress:
-            for note in (*plan.notes, *notes):
+            for note in (*plan.notes, *student.notes, *notes):
                 progress.say(note)
             run.until_done(stop)
             run.close()

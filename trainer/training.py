@@ -62,9 +62,6 @@ class Training:
                 f"--student: in training its forward gives a {type(logits).__name__}, wanted a "
                 "tensor of logits; wrap it in a pkg.module:factory that gives logits only"
             )
-        if self.amp == "fp16":
-            # The loss scale comes after the gradient: in float16 small ones would be lost before.
-            logits = logits.float()
         self.optimiser.zero_grad(set_to_none=True)
         sums = self.objective.backward(logits, targets, self.scaler)
         if self.max_grad_norm is not None:

@@ -1,13 +1,19 @@
 """sparse_kl in torch operations: no dense teacher, the gradient written by hand, no extra memory.
 
-B rows of W columns, the first C of them classes; K classes stored per row. The classes not stored
-count as one more event, the tail, so that a row is a KL over K + 1 events:
+B rows of W columns, the first C of them classes; K classes stored per row, n of which exist. The
+classes not stored count as one more event, the tail, so that a row is a divergence over K + 1
+events. Per T and row weight the soft gradient is
 
-    stored class i    d loss / d z_i = T (q_i - p_i)
-    any other c       d loss / d z_c = T (q_tail - r) s_c           bucket; renorm, where r = 0
-                                       T (q_tail s_c - r / (C - K))  uniform
+    stored class i    P q_i - p_i
+    any other c       (q_tail - r) s_c              bucket; renorm, where r = 0
+                      q_tail s_c - r / (C - n)      uniform
+                      P q_tail s_c                  truncate
+                      0                             subset, whose q is over the stored classes
 
-s is the student's softmax within the tail, q_tail the tail's mass under it, r under the teacher.
+s is the student's softmax within the tail, q_tail the tail's mass under it, r under the teacher;
+P is the stored classes' mass for truncate and 1 else. The hard gradient is q at temperature 1 less
+smoothing / C everywhere, less 1 - smoothing at the target.
+
 No sum is got by subtraction: however small the student's tail is, its logarithm comes out right.
 """
 
@@ -16,103 +22,177 @@ import math
 import torch
 from torch import Tensor
 
+from softlabel.kernels.sparse_kl import native_rows
+from softlabel.kernels.sparse_kl.native_rows import Rows, prepared
 from softlabel.kernels.sparse_kl.targets import Targets
 
 _CHUNK_BYTES = 2 << 20
 """Rows are worked on this much at a time, so that they stay in cache between the passes."""
 
-
-def sparse_kl_grad(logits: Tensor, targets: Targets, *, grad_scale: float, out: Tensor) -> Tensor:
-    """Row losses; the gradient of `grad_scale * sum` goes to `out`, which may be `logits`."""
-    T, C, weight = targets.temperature, targets.num_classes, targets.weight
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    dead = None if weight is None else weight == 0
-    classes = _class_ids(targets, dead, width=logits.shape[1])
-    kept = logits.gather(1, classes).to(dtype)
-    # Relative logits lose no digits in the logarithms below, wherever a row may lie.
-    anchor = kept.amax(dim=1, keepdim=True)
-    kept = kept.sub_(anchor).div_(T)
-    log_teacher = _log_teacher(targets, dtype)
-    prob = log_teacher.exp()
-    scale = kept.new_full((len(kept), 1), T * grad_scale)
-    if weight is not None:
-        scale *= weight[:, None]
-
-    spread = None
-    if classes.shape[1] == C:
-        log_student = torch.log_softmax(kept, dim=1)
-        grad = (log_student.exp() - prob).mul_(scale)
-        _fill_padding(out, C, 0.0)
-        out.scatter_(1, classes, grad.to(out.dtype))
-    else:
-        log_student, spread = _tail_and_grad(
-            logits, anchor, kept, classes, prob, scale, targets, out
-        )
-
-    # Where p is 0 its term is 0, also if both logarithms are -inf.
-    lowest = torch.finfo(dtype).min
-    ratio = log_teacher.clamp_min_(lowest).sub_(log_student.clamp_min_(lowest))
-    row_loss = ratio.mul_(prob).sum(dim=1)
-    if spread is not None:
-        r = prob[:, -1]
-        row_loss += torch.where(r > 0, r * spread[:, 0], 0.0)
-    row_loss *= T**2
-    if weight is not None and dead is not None:
-        row_loss = (row_loss * weight).masked_fill_(dead, 0.0)
-        out.index_fill_(0, dead.nonzero()[:, 0], 0.0)
-    return row_loss
+_CHUNK_BYTES_CUDA = 64 << 20
+"""The same on a GPU, where a chunk also has to be worth its launches."""
 
 
-def _tail_and_grad(
+def sparse_kl_grad(
     logits: Tensor,
-    anchor: Tensor,
-    kept: Tensor,
-    classes: Tensor,
-    prob: Tensor,
-    scale: Tensor,
     targets: Targets,
+    *,
+    grad_scale: float,
+    scale_tensor: Tensor | None,
     out: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """Write the gradient; return the student's log [B, K + 1] and, for uniform, the inner KL.
+) -> Tensor:
+    """[3, B] total, soft and hard losses; the gradient goes to `out`, which may be `logits`.
 
-    The inner KL is that of the uniform distribution to `s`: what uniform costs above bucket.
+    The gradient is that of `grad_scale * scale_tensor * total.sum()`. Nothing is read back from a
+    GPU; on the CPU a class or target that does not exist is an IndexError.
     """
-    (B, W), K, C = logits.shape, kept.shape[1], targets.num_classes
-    uniform, lowest = targets.tail == "uniform", torch.finfo(kept.dtype).min
-    rows = max(1, _CHUNK_BYTES // (W * kept.element_size()))
-    in_place = out.dtype == kept.dtype and out.is_contiguous()
-    scratch = None if in_place else kept.new_empty(min(rows, B), W)
-    log_student, spread = torch.empty_like(prob), kept.new_empty(B, 1)
-    whole = (logits, anchor, out, classes, kept, prob, scale, log_student, spread)
-    # A small batch is spared the splitting: it would cost more than the arithmetic.
-    parts = (whole,) if rows >= B else zip(*(torch.split(t, rows) for t in whole), strict=True)
-    for z, origin, g, ids, stored, p, factor, log_q, inner in parts:
-        x = g if scratch is None else scratch[: len(z)]
-        torch.sub(z, origin, out=x)
-        if targets.temperature != 1:
-            x.div_(targets.temperature)
-        if uniform:
-            x.scatter_(1, ids, 0.0)
-            torch.mean(x[:, :C], dim=1, keepdim=True, out=inner)
-        # Finite, so that a row whose other logits are all -inf has a softmax.
-        x.scatter_(1, ids, lowest)
-        _fill_padding(x, C, lowest)
-        peak = x.amax(dim=1, keepdim=True)
-        s = torch.softmax(x, dim=1, out=x)
-        log_tail = peak - s.amax(dim=1, keepdim=True).log_()
-        torch.log_softmax(torch.cat([stored, log_tail], dim=1), dim=1, out=log_q)
-        q = log_q.exp()
-        grad = (q - p).mul_(factor)
-        if uniform:
-            inner.mul_(-C / (C - K)).add_(log_tail - math.log(C - K))
-            s.mul_(q[:, K:] * factor).sub_(p[:, K:] * factor / (C - K))
-        else:
-            s.mul_(grad[:, K:])
-        s.scatter_(1, ids, grad)
-        _fill_padding(s, C, 0.0)
-        if scratch is not None:
-            g.copy_(s)
-    return log_student, spread if uniform else None
+    (B, W), T = logits.shape, targets.temperature
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    losses = torch.zeros(3, B, dtype=dtype, device=logits.device)
+    if B == 0:
+        return losses
+    total, soft, hard = losses.unbind()
+    rows = prepared(logits, out, soft, hard, targets, grad_scale, scale_tensor)
+    if targets.tail == "subset" and rows.hard is None:
+        _subset(rows)
+    else:
+        step = max(
+            1, (_CHUNK_BYTES_CUDA if logits.is_cuda else _CHUNK_BYTES) // (W * dtype.itemsize)
+        )
+        shape = (min(step, B), W)
+        direct = out.dtype == dtype and out.is_contiguous()
+        scratch = None if direct else torch.empty(shape, dtype=dtype, device=logits.device)
+        two = rows.hard is not None and T != 1
+        second = torch.empty(shape, dtype=dtype, device=logits.device) if two else None
+        # A small batch is spared the splitting: it would cost more than the arithmetic.
+        parts = [rows] if step >= B else [rows.part(b, b + step) for b in range(0, B, step)]
+        for part in parts:
+            _passes(part, targets, scratch, second)
+    _finish(rows, targets, total, soft, hard)
+    return losses
+
+
+def _passes(rows: Rows, targets: Targets, scratch: Tensor | None, second: Tensor | None) -> None:
+    """All passes over the columns of some rows: their losses and gradients."""
+    C, T, smoothing = targets.num_classes, targets.temperature, targets.label_smoothing
+    lowest = torch.finfo(rows.kept.dtype).min
+    x = rows.out if scratch is None else scratch[: len(rows.logits)]
+    torch.sub(rows.logits, rows.anchor, out=x)
+    _fill_padding(x, C, lowest)
+    mean = x[:, :C].mean(dim=1, keepdim=True) if rows.hard is not None and smoothing else None
+    if second is not None:
+        second = torch.softmax(x, dim=1, out=second[: len(x)])
+        _hard_loss(rows, _log_sum(x, second), mean, smoothing)
+    if T != 1:
+        x.div_(T)
+    others = None
+    if targets.tail == "uniform":
+        x.scatter_(1, rows.classes, 0.0)
+        others = x[:, :C].sum(dim=1, keepdim=True)
+    # Finite, so that a row whose other logits are all -inf has a softmax.
+    x.scatter_(1, rows.classes, lowest)
+    peak = x.amax(dim=1, keepdim=True)
+    s = torch.softmax(x, dim=1, out=x)
+    log_tail = peak.sub_(s.amax(dim=1, keepdim=True).log_())
+    stored, tail, constant = _events(
+        rows, targets, log_tail, others, mean, with_hard=second is None
+    )
+    s.mul_(tail)
+    if constant is not None:
+        s.sub_(constant)
+    s.scatter_(1, rows.classes, stored)
+    if rows.hard is not None and rows.target is not None:
+        if second is not None:
+            s.add_(second.mul_(rows.hard))
+        s.scatter_add_(1, rows.target, rows.hard * (smoothing - 1))
+    _fill_padding(s, C, 0.0)
+    if scratch is not None:
+        rows.out.copy_(s)
+
+
+def _events(
+    rows: Rows,
+    targets: Targets,
+    log_tail: Tensor,
+    others: Tensor | None,
+    mean: Tensor | None,
+    *,
+    with_hard: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Add the losses of K + 1 events; return what the gradient is made of.
+
+    The gradient is [B, K or more] `stored` at the stored classes, and [B, 1] `tail` times the
+    softmax within the tail less [B, 1] `constant` elsewhere.
+    """
+    K, C, smoothing = rows.classes.shape[1], targets.num_classes, targets.label_smoothing
+    p, soft, constant = rows.prob, rows.soft, None
+    events = torch.cat([rows.kept, log_tail], dim=1)
+    log_q = torch.log_softmax(events, dim=1)
+    q = log_q.exp()
+    if targets.tail == "subset":
+        log_q = torch.log_softmax(rows.kept, dim=1)
+        stored = (log_q.exp() - p[:, :K]).mul_(soft)
+        tail = torch.zeros_like(log_tail)
+    elif targets.tail == "truncate":
+        mass = p[:, :K].sum(dim=1, keepdim=True)
+        stored = (q * mass).sub_(p).mul_(soft)
+        tail = q[:, K:] * mass * soft
+    else:
+        stored = (q - p).mul_(soft)
+        tail = stored[:, K:]
+    if targets.tail in ("truncate", "subset"):
+        rows.soft_loss.add_(_divergence(p[:, :K], rows.log_prob[:, :K], log_q[:, :K]))
+    else:
+        rows.soft_loss.add_(_divergence(p, rows.log_prob, log_q))
+    if others is not None:
+        left = rows.others
+        r = p[:, K:]
+        log_left = torch.log(left) if isinstance(left, Tensor) else math.log(left)
+        spread = log_tail - others / left - log_left
+        rows.soft_loss.add_((r * spread).masked_fill_(r == 0, 0.0)[:, 0])
+        tail = q[:, K:] * soft
+        constant = r * soft / left
+    if rows.hard is not None:
+        if with_hard:
+            _hard_loss(rows, torch.logsumexp(events, dim=1, keepdim=True), mean, smoothing)
+            q = q * rows.hard
+            stored = stored + q[:, : stored.shape[1]]
+            tail = tail + q[:, K:]
+        if smoothing:
+            even = rows.hard * (smoothing / C)
+            stored = stored - even
+            constant = even if constant is None else constant + even
+    return stored if rows.origin is None else stored.gather(1, rows.origin), tail, constant
+
+
+def _subset(rows: Rows) -> None:
+    """The rule that looks at no other class."""
+    K = rows.classes.shape[1]
+    log_q = torch.log_softmax(rows.kept, dim=1)
+    stored = (log_q.exp() - rows.prob[:, :K]).mul_(rows.soft)
+    rows.soft_loss.add_(_divergence(rows.prob[:, :K], rows.log_prob[:, :K], log_q))
+    if rows.origin is not None:
+        stored = stored.gather(1, rows.origin)
+    rows.out.zero_().scatter_(1, rows.classes, stored.to(rows.out.dtype))
+
+
+def _divergence(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[B] sums of p (log p - log q), with 0 where p is 0, whatever q is."""
+    return (log_p - log_q).mul_(p).masked_fill_(p == 0, 0.0).sum(dim=1)
+
+
+def _log_sum(x: Tensor, softmax: Tensor) -> Tensor:
+    """[B, 1] logsumexp of what the softmax was taken of: at the maximum it is x - log softmax."""
+    return x.amax(dim=1, keepdim=True) - softmax.amax(dim=1, keepdim=True).log_()
+
+
+def _hard_loss(rows: Rows, log_sum: Tensor, mean: Tensor | None, smoothing: float) -> None:
+    if rows.target_logit is None:
+        return
+    loss = log_sum - rows.target_logit
+    if mean is not None:
+        loss = loss.mul_(1 - smoothing).add_(log_sum - mean, alpha=smoothing)
+    rows.hard_loss.add_(loss[:, 0])
 
 
 def _fill_padding(rows: Tensor, C: int, value: float) -> None:
@@ -120,24 +200,21 @@ def _fill_padding(rows: Tensor, C: int, value: float) -> None:
         rows[:, C:] = value
 
 
-def _log_teacher(targets: Targets, dtype: torch.dtype) -> Tensor:
-    """Log probabilities of the K stored classes and, if there are others, of the tail."""
-    scaled = targets.topk_logit.to(dtype) / targets.temperature
-    if scaled.shape[1] < targets.num_classes:
-        tail = targets.tail_lse
-        log_tail = scaled.new_full((len(scaled),), -math.inf) if tail is None else tail.to(dtype)
-        scaled = torch.cat([scaled, log_tail[:, None]], dim=1)
-    return torch.log_softmax(scaled, dim=1)
-
-
-def _class_ids(targets: Targets, dead: Tensor | None, *, width: int) -> Tensor:
-    """The stored classes as indices; those of rows that do not count may be anything."""
-    classes = targets.topk_class.long()
-    if dead is not None:
-        classes = classes.masked_fill(dead[:, None], 0)
-    if width > targets.num_classes and classes.device.type == "cpu":
-        # `gather` itself refuses what lies beyond the padding.
-        largest = int(classes.max())
-        if largest >= targets.num_classes:
-            raise IndexError(f"class {largest} is stored, num_classes is {targets.num_classes}")
-    return classes
+def _finish(rows: Rows, targets: Targets, total: Tensor, soft: Tensor, hard: Tensor) -> None:
+    """What holds for whole rows: T**2, row weights, rows without one part or without both."""
+    if targets.temperature != 1:
+        soft.mul_(targets.temperature**2)
+    for loss, absent in ((soft, rows.without_soft), (hard, rows.without_hard)):
+        if targets.weight is not None:
+            loss.mul_(targets.weight)
+        if absent is not None:
+            loss.masked_fill_(absent, 0.0)
+    torch.mul(soft, targets.soft_weight, out=total)
+    if rows.hard is not None:
+        total.add_(hard, alpha=targets.hard_weight)
+    if rows.dead is None:
+        return
+    if native_rows.is_readable(rows.out):
+        rows.out.index_fill_(0, rows.dead.nonzero()[:, 0], 0.0)
+    else:
+        rows.out.masked_fill_(rows.dead[:, None], 0.0)

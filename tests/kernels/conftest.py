@@ -30,22 +30,46 @@ def triton_device() -> Iterator[str]:
         yield "cpu"
 
 
-@pytest.fixture(params=["torch", "torch-chunked", "triton", "triton-stream"])
+@pytest.fixture(
+    params=["torch", "torch-chunked", "triton-rows", "triton-resident", "triton-stream"]
+)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each fast implementation, and each again with blocks so small that a batch needs several."""
-    name, _, small = request.param.partition("-")
+    """Each fast implementation, in each of its forms; blocks so small that rows need several."""
+    name, _, form = request.param.partition("-")
     if name == "triton":
         request.getfixturevalue("triton_device")
-    if small and name == "torch":
+    if form == "chunked":
         from softlabel.kernels.sparse_kl import native
 
         monkeypatch.setattr(native, "_CHUNK_BYTES", 1)
-    elif small:
-        from softlabel.kernels.sparse_kl import launch
-
-        monkeypatch.setattr(launch, "_RESIDENT_WIDTH", 8)
-        monkeypatch.setattr(launch, "_SWEEP_BLOCK", 16)
+    elif form:
+        choose_form(form, monkeypatch)
     return name
+
+
+def choose_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one form of the triton kernels do all the work, whatever the width."""
+    import triton
+
+    from softlabel.kernels.sparse_kl import launch
+    from softlabel.kernels.sparse_kl.configs import Config, Problem
+
+    def config_for(problem: Problem, arch: int) -> Config:
+        wide = triton.next_power_of_2(problem.width)
+        return {
+            "rows": Config("rows", wide, 4, rows=2),
+            "resident": Config("resident", wide, 1),
+            "prefetch": Config("resident", wide, 1, prefetch=True),
+            "stream": Config("stream", 16, 1),
+        }[form]
+
+    monkeypatch.setattr(launch, "config_for", config_for)
+
+
+@pytest.fixture
+def triton_form(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`triton_form("prefetch")` and the like, for the rest of a test."""
+    return lambda form: choose_form(form, monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ EPS = torch.finfo(torch.float32).eps
 
 
 @st.composite
-def cases(draw, make_labels):
+def cases(draw, make_labels, with_hard):
     """Student and teacher logits [2, C] of one scale, and what is to be asked of them."""
     classes = draw(st.integers(2, 40))
     torch.manual_seed(draw(st.integers(0, 2**31)))
@@ -21,12 +21,17 @@ def cases(draw, make_labels):
     logits, teacher = scale * torch.randn(2, 2, classes)
     labels = make_labels(teacher, draw(st.integers(1, classes)), temperature)
     options = {"temperature": temperature, "tail": draw(st.sampled_from(TAILS))}
+    hard = {"hard_weight": 1.0, "label_smoothing": draw(st.sampled_from([0.0, 0.1]))}
+    hard["target"] = torch.randint(classes, (2,))
     # A row's terms, and so their rounding errors, are as large as this.
     size = temperature**2 * (1 + torch.log_softmax(logits / temperature, dim=1).abs().max().item())
+    if with_hard and draw(st.booleans()):
+        options |= hard
+        size += 1 + torch.log_softmax(logits, dim=1).abs().max().item()
     return logits, teacher, labels, options, 16 * EPS * size
 
 
-TAILS = ["bucket", "uniform", "renorm"]
+TAILS = ["bucket", "uniform", "renorm", "truncate", "subset"]
 
 
 @pytest.fixture
@@ -35,19 +40,20 @@ def check(backend, device, make_labels):
 
     def call(logits, labels, **options):
         labels = [label.to(device) for label in labels]
+        options = {k: v.to(device) if torch.is_tensor(v) else v for k, v in options.items()}
         loss, grad = sparse_kl_grad(logits.to(device), *labels, backend=backend, **options)
         return loss.cpu(), grad.cpu()
 
-    def run(holds):
+    def run(holds, *, with_hard=False):
         @settings(
-            max_examples=6 if backend == "triton" else 40,
+            max_examples=4 if backend == "triton" else 40,
             deadline=None,
             derandomize=True,
             database=None,
             phases=[Phase.generate],  # shrinking a failure would take minutes in the interpreter
             suppress_health_check=list(HealthCheck),
         )
-        @given(cases(make_labels))
+        @given(cases(make_labels, with_hard))
         def each(case):
             holds(call, *case)
 
@@ -61,15 +67,15 @@ def test_a_gradient_row_sums_to_zero(check):
         _, grad = call(logits, labels, **options)
         assert grad.sum(dim=1).abs().max() <= tolerance
 
-    check(holds)
+    check(holds, with_hard=True)
 
 
 def test_the_loss_is_never_negative_and_bucket_is_at_most_uniform(check):
     def holds(call, logits, teacher, labels, options, tolerance):
-        bucket, uniform, renorm = (
+        bucket, uniform, renorm, _, subset = (
             call(logits, labels, **options | {"tail": tail})[0] for tail in TAILS
         )
-        assert min(bucket.min(), uniform.min(), renorm.min()) >= -tolerance
+        assert min(loss.min() for loss in (bucket, uniform, renorm, subset)) >= -tolerance
         assert (bucket <= uniform + tolerance).all()
 
     check(holds)
@@ -97,7 +103,7 @@ def test_the_order_of_the_stored_classes_does_not_matter(check):
         ):
             assert (ours - theirs).abs().max() <= tolerance
 
-    check(holds)
+    check(holds, with_hard=True)
 
 
 def test_a_constant_added_to_a_row_changes_nothing(check):
@@ -111,7 +117,7 @@ def test_a_constant_added_to_a_row_changes_nothing(check):
         ):
             assert (ours - theirs).abs().max() <= tolerance
 
-    check(holds)
+    check(holds, with_hard=True)
 
 
 def test_loss_and_gradient_are_linear_in_the_weight(check):
@@ -123,7 +129,7 @@ def test_loss_and_gradient_are_linear_in_the_weight(check):
         assert torch.equal(weighted_loss, loss * weight)
         assert torch.allclose(weighted_grad, grad * weight[:, None], rtol=0, atol=1e-36)
 
-    check(holds)
+    check(holds, with_hard=True)
 
 
 def test_temperature_divides_both_sides_and_multiplies_the_loss_twice(check):
@@ -147,7 +153,7 @@ def test_a_student_that_says_what_is_stored_loses_nothing(check):
         student = each[:, None].expand_as(logits).clamp_min(-1e4)
         student = student.scatter(1, topk_class.long(), topk_logit.float())
         loss, grad = call(student, labels, **options)
-        if options["tail"] != "renorm" or others == 0:
+        if options["tail"] not in ("renorm", "truncate") or others == 0:
             assert loss.abs().max() <= tolerance
             assert grad.abs().max() <= tolerance
 

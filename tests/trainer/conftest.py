@@ -231,3 +231,40 @@ def kd_train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
     server = CommandServer(tmp_path_factory.mktemp("server"))
     yield server.run
     server.close()
+
+
+@pytest.fixture(scope="session")
+def arguments() -> Callable[..., list[str]]:
+    """(collection, output, flag=value, ...) -> flags of a run of 12 steps, a checkpoint every 3."""
+
+    def made(collection: Collection, output: Path, **flags: Any) -> list[str]:
+        options = {
+            "shards": str(collection.tars[0].parent),
+            "labels": str(collection.labels),
+            "student": "softlabel/small-cnn",
+            "output": str(output),
+            "batch_size": 10,
+            "steps": 12,
+            "checkpoint_every": 3,
+            "log_interval": 2,
+            "device": "cpu",
+        }
+        given = {**options, **flags}
+        pairs = [(f"--{k.replace('_', '-')}", str(v)) for k, v in given.items() if v is not None]
+        return [part for pair in pairs for part in pair]
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def unbroken(
+    collection: Collection,
+    arguments: Callable[..., list[str]],
+    kd_train: Callable[..., Ended],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of an uninterrupted run of `arguments`; not to be changed."""
+    output = tmp_path_factory.mktemp("unbroken") / "s"
+    ended = kd_train(*arguments(collection, output))
+    assert ended.code == 0, ended.err
+    return output

@@ -73,6 +73,8 @@ def test_help_needs_no_torch_and_is_fast():
         (("--lr", "-1"), "--lr: wanted a positive number"),
         (("--distill-loss-weight", "0"), "--task-loss-weight are both 0"),
         (("--tail", "nonsense"), "--tail"),
+        (("--pad-head", "0"), "--pad-head: wanted at least 1, found 0"),
+        (("--smoothing", "0.1"), "--smoothing is for class labels"),
     ],
 )
 def test_flags_that_cannot_be_right_are_one_line_and_exit_2(args, said):
@@ -99,6 +101,7 @@ def test_numbers_that_are_not_positive_are_refused(collection, tmp_path):
         {"weight_decay": -1.0},
         {"warmup_steps": -1},
         {"checkpoint_every": 0},
+        {"smoothing": 1.0, "task_loss_weight": 1.0},
         {"seed": -1},
         {"opt": "sgd", "momentum": 0.0},
     ):
@@ -188,7 +191,9 @@ def test_a_temperature_below_the_smallest_stored_one_is_refused(collection, tmp_
     error = refusal(collection, tmp_path, kd_temperature=0.5)
     assert error.exit_code == 2
     assert "temperature 0.5 is below the smallest stored one, 1" in str(error)
-    plan(collection, tmp_path, kd_temperature=0.5, tail="renorm")
+    assert refusal(collection, tmp_path, kd_temperature=0.5, tail="truncate").exit_code == 2
+    for tail in ("renorm", "subset"):
+        plan(collection, tmp_path, kd_temperature=0.5, tail=tail)
 
 
 def test_an_interpolated_temperature_says_its_error(collection, tmp_path):
