@@ -33,7 +33,7 @@ def row_losses(
     """[3, B] total, soft and hard losses; `out` [B, W] becomes the gradient."""
     grad: Callable[..., Tensor] = native.sparse_kl_grad
     if implementation == "triton" and len(logits):
-        from softlabel.kernels.sparse_kl import launch  # triton loads only where it runs
+        from softlabel.kernels.sparse_kl.gpu import launch  # triton loads only where it runs
 
         grad = launch.sparse_kl_grad
     elif implementation == "reference":
@@ -190,7 +190,7 @@ def scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     if type(gradient) is not Tensor or _graph_is_kept():
         return (gradient * factor).to(gradient.dtype)
     if gradient.is_cuda and gradient.dtype != torch.float64:
-        from softlabel.kernels.sparse_kl import launch
+        from softlabel.kernels.sparse_kl.gpu import launch
 
         launch.scale_rows(gradient, factor.contiguous())
     elif gradient.is_cuda or not bool((factor == 1).all()):

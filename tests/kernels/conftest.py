@@ -51,8 +51,8 @@ def choose_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let one form of the triton kernels do all the work, whatever the width."""
     import triton
 
-    from softlabel.kernels.sparse_kl import launch
-    from softlabel.kernels.sparse_kl.configs import Config, Problem
+    from softlabel.kernels.sparse_kl.gpu import launch
+    from softlabel.kernels.sparse_kl.gpu.configs import Config, Problem
 
     def config_for(problem: Problem, arch: int) -> Config:
         wide = triton.next_power_of_2(problem.width)

@@ -110,7 +110,7 @@ SWEPT = KernelBench(rows=3, classes=300, tail="bucket", hard=0.5, dtype="bf16", 
 
 
 def test_a_sweep_ends_in_lines_for_the_table(triton_device, monkeypatch):
-    from softlabel.kernels.sparse_kl.configs import Config
+    from softlabel.kernels.sparse_kl.gpu.configs import Config
     from softlabel.tools.gpu import sweep
 
     monkeypatch.setattr(sweep, "_MOST", 1)

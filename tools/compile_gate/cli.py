@@ -52,9 +52,9 @@ class GateConfig:
     """Take compiled code from this folder, and leave it there; times then mean nothing."""
     jobs: int = 2
     """Processes."""
-    variants: str = "softlabel.kernels.sparse_kl.variants:shipped_variants"
+    variants: str = "softlabel.kernels.sparse_kl.gpu.variants:shipped_variants"
     """MODULE:FUNCTION that yields (name, specialization) for an architecture and a dtype."""
-    table: Path = Path(__file__).resolve().parents[2] / "kernels/sparse_kl/registers.csv"
+    table: Path = Path(__file__).resolve().parents[2] / "kernels/sparse_kl/gpu/registers.csv"
     """The table of registers."""
 
     def __post_init__(self) -> None:

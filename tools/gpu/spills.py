@@ -68,7 +68,7 @@ def _bad(report: dict[str, Any]) -> bool:
 
 
 def _names(arch: int, dtype: str, *, dry_run: bool) -> list[str]:
-    from softlabel.kernels.sparse_kl.variants import shipped_variants
+    from softlabel.kernels.sparse_kl.gpu.variants import shipped_variants
 
     variants = shipped_variants(arch, dtype)
     return [name for name, _ in islice(variants, _DRY_VARIANTS if dry_run else None)]
@@ -76,7 +76,7 @@ def _names(arch: int, dtype: str, *, dry_run: bool) -> list[str]:
 
 def _compiled(arch: int, dtype: str, number: int) -> dict[str, Any]:
     """The report of one variant; it is found again by number, for functions do not travel."""
-    from softlabel.kernels.sparse_kl.variants import shipped_variants
+    from softlabel.kernels.sparse_kl.gpu.variants import shipped_variants
     from softlabel.tools.compile_gate.compile import compile_one
 
     _, spec = next(islice(shipped_variants(arch, dtype), number, None))

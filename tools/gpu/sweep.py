@@ -1,4 +1,4 @@
-"""Times candidate configurations on this GPU, for the table in kernels/sparse_kl/configs.py.
+"""Times candidate configurations on this GPU, for the table in kernels/sparse_kl/gpu/configs.py.
 
 Each is checked against float64 before it is timed; all of a shape take turns, with a cold cache.
 """
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softlabel.kernels.sparse_kl.configs import Config, candidates, config_for
-from softlabel.kernels.sparse_kl.launch import problem_of, sparse_kl_grad
+from softlabel.kernels.sparse_kl.gpu.configs import Config, candidates, config_for
+from softlabel.kernels.sparse_kl.gpu.launch import problem_of, sparse_kl_grad
 from softlabel.kernels.sparse_kl.targets import Targets, checked_targets
 from softlabel.tools.bench.kernel.case import Case, make_case, targets
 from softlabel.tools.bench.kernel.checks import check_found

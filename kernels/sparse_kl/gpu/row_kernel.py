@@ -9,8 +9,8 @@ twice, the second time from its end, which the first sweep has just left in the 
 import triton
 import triton.language as tl
 
-from softlabel.kernels.sparse_kl.one_row import one_row
-from softlabel.kernels.sparse_kl.row_sweeps import load_ahead, store_zeros
+from softlabel.kernels.sparse_kl.gpu.one_row import one_row
+from softlabel.kernels.sparse_kl.gpu.row_sweeps import load_ahead, store_zeros
 
 
 @triton.jit

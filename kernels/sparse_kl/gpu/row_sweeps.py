@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from softlabel.kernels.sparse_kl.row_terms import LOG2_E, LOWEST, TINY, mixed, power
+from softlabel.kernels.sparse_kl.gpu.row_terms import LOG2_E, LOWEST, TINY, mixed, power
 
 
 @triton.jit

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from softlabel.kernels.sparse_kl.configs import (
+from softlabel.kernels.sparse_kl.gpu.configs import (
     Config,
     Problem,
     config_for,
@@ -15,9 +15,9 @@ from softlabel.kernels.sparse_kl.configs import (
     options,
     reads_rows,
 )
-from softlabel.kernels.sparse_kl.row_kernel import row_kernel
-from softlabel.kernels.sparse_kl.rows_kernel import rows_kernel
-from softlabel.kernels.sparse_kl.scale_kernel import scale_kernel
+from softlabel.kernels.sparse_kl.gpu.row_kernel import row_kernel
+from softlabel.kernels.sparse_kl.gpu.rows_kernel import rows_kernel
+from softlabel.kernels.sparse_kl.gpu.scale_kernel import scale_kernel
 from softlabel.kernels.sparse_kl.targets import Targets
 
 _DTYPES: dict[torch.dtype, Literal["fp32", "bf16", "fp16"]] = {

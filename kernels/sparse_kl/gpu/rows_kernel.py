@@ -8,7 +8,7 @@ Every value that is one a row there is a column of [ROWS, 1] here, so that it me
 import triton
 import triton.language as tl
 
-from softlabel.kernels.sparse_kl.row_terms import LOG2_E, LOWEST, TINY, power
+from softlabel.kernels.sparse_kl.gpu.row_terms import LOG2_E, LOWEST, TINY, power
 
 
 @triton.jit

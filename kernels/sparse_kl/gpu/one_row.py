@@ -11,7 +11,7 @@ The stored classes and y get their own values, written over the row's.
 import triton
 import triton.language as tl
 
-from softlabel.kernels.sparse_kl.row_sweeps import (
+from softlabel.kernels.sparse_kl.gpu.row_sweeps import (
     copy_tail,
     exponentials,
     load,
@@ -20,7 +20,7 @@ from softlabel.kernels.sparse_kl.row_sweeps import (
     sweep_store,
     sweep_sums,
 )
-from softlabel.kernels.sparse_kl.row_terms import (
+from softlabel.kernels.sparse_kl.gpu.row_terms import (
     LOG2_E,
     LOWEST,
     TINY,
