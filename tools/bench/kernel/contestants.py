@@ -1,6 +1,7 @@
 """Who takes part: our op in its forms, and those peers that can express the loss here."""
 
 import importlib.util
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def contestants(case: Case) -> tuple[dict[str, Contestant], dict[str, str]]:
 def compiled_peers(case: Case) -> dict[str, Contestant]:
     """What torch.compile makes of peers; nothing is compiled before they run."""
     found = {}
+    # It looks for a CUDA runtime on every machine, and warns.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     torch.compiler.reset()  # dynamo counts how often a function was compiled, and gives up
     compiled = torch.compile(peers.sparse_algebra, dynamic=False)
     found["sparse algebra, torch.compile"] = _peer(compiled, case)
