@@ -92,9 +92,11 @@ def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.num_inputs = len(inputs)
 
 
-def _backward(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError("sparse_kl has no second derivative; leave out create_graph=True")
+    if upstream is None:
+        return tuple([None] * ctx.num_inputs)
     (gradient,) = ctx.saved_tensors
     return scaled(gradient, upstream.reshape(-1, 1)), *[None] * (ctx.num_inputs - 1)
 

@@ -180,9 +180,11 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.num_others = len(inputs) - 3
 
 
-def _backward(ctx: Any, upstream: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError("linear_sparse_kl has no second derivative; leave out create_graph=True")
+    if upstream is None:
+        return tuple([None] * (3 + ctx.num_others))
     factor = upstream.reshape(1, 1)
     found = [
         scaled(gradient.view(-1, gradient.shape[-1]), factor).view_as(gradient).to(dtype)

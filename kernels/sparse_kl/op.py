@@ -132,9 +132,20 @@ def sparse_kl(  # type: ignore[misc]
     if implementation == "reference":
         losses = _reference(rows, targets, reduction, divisor, total)
     else:
+        # In float16, 1 / B would push gradients into the subnormals before a loss scale could lift
+        # them out: there the mean divides after the operator.
+        late = reduction == "mean" and logits.dtype == torch.float16
         loss, parts, _ = custom_op.sparse_kl(
-            rows, *targets, implementation, reduction, divisor, total
+            rows,
+            *targets,
+            implementation,
+            *(("sum", None, None) if late else (reduction, divisor, total)),
         )
+        if late:
+            weights = targets.weight if total is None else total
+            share, inverse = mean_factor(len(rows), divisor, weights)
+            factor = share if inverse is None else inverse
+            loss, parts = loss * factor, parts * factor
         losses = RowLosses(loss, parts[0], parts[1])
     if reduction == "none":
         losses = RowLosses(*(loss.reshape(logits.shape[:-1]) for loss in losses))

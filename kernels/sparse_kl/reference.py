@@ -75,4 +75,4 @@ def _hard(z: Tensor, label: Tensor, smoothing: float) -> Tensor:
 
 def _kl(prob: Tensor, log_student: Tensor) -> Tensor:
     """The terms p (log p - log q), with 0 where p is 0, whatever q is."""
-    return torch.where(prob > 0, torch.xlogy(prob, prob) - prob * log_student, 0.0)
+    return torch.where(prob == 0, 0.0, torch.xlogy(prob, prob) - prob * log_student)

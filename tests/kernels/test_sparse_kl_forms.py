@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from softlabel.kernels.sparse_kl import sparse_kl_grad
+from softlabel.kernels.sparse_kl import sparse_kl, sparse_kl_grad
 
 TAILS = ["bucket", "uniform", "renorm", "truncate", "subset"]
 
@@ -89,3 +89,45 @@ def test_saved_gradients_are_scaled_where_they_lie(factor, dtype, triton_device)
     wanted[:, :8500] *= factors.to(dtype)[:, None]
     scale_rows(memory[:, :8500], factors)
     assert torch.equal(memory, wanted)
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_teacher_that_is_no_number_shows_in_the_loss(tail, backend, device, make_labels):
+    torch.manual_seed(0)
+    labels = [label.to(device) for label in make_labels(torch.randn(3, 20), 4)]
+    labels[0][1, 2] = torch.nan
+    logits = torch.randn(3, 20, device=device)
+    loss, grad = sparse_kl_grad(logits, *labels, tail=tail, backend=backend)
+    assert loss.isnan().tolist() == [False, True, False]
+    assert grad[1].isnan().any()
+    assert grad[::2].isfinite().all()
+
+
+def test_a_mean_in_float16_waits_for_the_loss_scale(backend, device, make_labels):
+    torch.manual_seed(0)
+    labels = [label.to(device) for label in make_labels(torch.randn(64, 500), 4)]
+    logits = torch.randn(64, 500, device=device, dtype=torch.float16, requires_grad=True)
+    # Divided before, an entry of 1e-3 / 2**13 would be two units of float16's last place.
+    normalizer = torch.tensor(2.0**13, device=device)
+    loss = sparse_kl(logits, *labels, reduction="mean", normalizer=normalizer, backend=backend)
+    (loss * 2.0**13).backward()
+    assert logits.grad is not None
+    _, exact = sparse_kl_grad(logits.double(), *labels, backend="reference")
+    error = (logits.grad.double() - exact).norm() / exact.norm()
+    assert error <= 2**-11
+
+
+def test_a_loss_that_nobody_asks_for_has_no_gradient(backend, device, make_labels):
+    class Dropped(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            return None
+
+    labels = [label.to(device) for label in make_labels(torch.randn(3, 20), 4)]
+    logits = torch.randn(3, 20, device=device, requires_grad=True)
+    Dropped.apply(sparse_kl(logits, *labels, backend=backend, reduction="mean")).backward()
+    assert logits.grad is None or logits.grad.eq(0).all()

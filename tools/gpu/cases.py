@@ -29,6 +29,8 @@ class Given(NamedTuple):
     smoothing: float
     weighted: bool
     dtype: str
+    soft_weight: float = 0.7
+    """0 leaves class labels alone."""
 
     @property
     def name(self) -> str:
@@ -36,6 +38,7 @@ class Given(NamedTuple):
         return (
             f"{self.rows}x{self.classes}/{self.width} k{self.top_k} {self.tail} "
             f"T{self.temperature:g}{hard}{' weighted' if self.weighted else ''} {self.dtype}"
+            f"{'' if self.soft_weight else ' labels only'}"
         )
 
 
@@ -48,26 +51,29 @@ _SHAPES = (
     (17, 1000, 1000, 50),
     (9, 8000, 8000, 16),
     (7, 21_841, 21_888, 50),
+    (7, 21_841, 21_841, 16),
     (5, 32_000, 32_000, 100),
     (5, 32_769, 32_832, 16),
     (3, 151_936, 151_936, 100),
 )
 _TINY_SHAPES = ((5, 10, 10, 4), (9, 100, 104, 7), (3, 300, 320, 16), (2, 600, 600, 600))
-# Tail, temperature, weight of the hard part, smoothing, weighted rows.
-_FEATURES: tuple[tuple[Tail, float, float, float, bool], ...] = (
-    ("uniform", 1.0, 0.5, 0.0, False),
-    ("bucket", 1.0, 0.0, 0.0, True),
-    ("bucket", 4.0, 0.5, 0.1, True),
-    ("renorm", 4.0, 0.0, 0.0, False),
-    ("truncate", 2.5, 0.7, 0.0, True),
-    ("subset", 2.0, 0.5, 0.1, True),
+# Tail, temperature, weight of the hard part, smoothing, weighted rows, weight of the soft part.
+_FEATURES: tuple[tuple[Tail, float, float, float, bool, float], ...] = (
+    ("uniform", 1.0, 0.5, 0.0, False, 0.7),
+    ("bucket", 1.0, 0.0, 0.0, True, 0.7),
+    ("bucket", 4.0, 0.5, 0.1, True, 0.7),
+    ("renorm", 4.0, 0.0, 0.0, False, 0.7),
+    ("truncate", 2.5, 0.7, 0.0, True, 0.7),
+    ("subset", 2.0, 0.5, 0.1, True, 0.7),
+    ("subset", 2.0, 0.0, 0.0, True, 0.7),
+    ("bucket", 1.0, 0.5, 0.1, True, 0.0),
 )
 
 
 def cases(*, tiny: bool = False) -> Iterator[Given]:
     """Shapes by features; the dtype goes round."""
     for i, (rows, classes, width, top_k) in enumerate(_TINY_SHAPES if tiny else _SHAPES):
-        for j, (tail, temperature, hard, smoothing, weighted) in enumerate(_FEATURES):
+        for j, (tail, temperature, hard, smoothing, weighted, soft) in enumerate(_FEATURES):
             yield Given(
                 rows=rows,
                 classes=classes,
@@ -79,6 +85,7 @@ def cases(*, tiny: bool = False) -> Iterator[Given]:
                 smoothing=smoothing,
                 weighted=weighted,
                 dtype=("bf16", "fp32", "fp16")[(i + j) % 3],
+                soft_weight=soft,
             )
 
 
@@ -121,7 +128,7 @@ def draw(given: Given, device: str, seed: int) -> Problem:
             temperature=given.temperature,
             tail=given.tail,
             num_classes=C,
-            soft_weight=0.7,
+            soft_weight=given.soft_weight,
             hard_weight=given.hard_weight,
             label_smoothing=given.smoothing,
             ignore_index=-100,

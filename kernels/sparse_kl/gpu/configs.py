@@ -97,12 +97,16 @@ def config_for(problem: Problem, arch: int) -> Config:
     if config is stream:
         return stream
     block_k = triton.next_power_of_2(max(1, problem.top_k))
-    if problem.dtype == "fp32" or problem.smooth:
-        # Float32 rows, and the sum that smoothing needs, leave no registers for a row ahead.
+    aligned = problem.logits_stride % 8 == 0 and problem.dlogits_stride % 8 == 0
+    if problem.dtype == "fp32" or problem.smooth or not aligned:
+        # Float32 rows, the sum that smoothing needs, and the addresses of narrow accesses leave no
+        # registers for a row ahead.
         config = replace(config, prefetch=False)
     if config.form == "rows":
         # The tile of stored classes must not outgrow that of columns.
         rows = max(1, min(config.rows, 2048 // block_k))
+        if block_k >= 128:
+            return replace(config, rows=rows, num_warps=8, max_registers=None)
         return replace(config, rows=rows)
     num_warps = min(16, block_k // 32)
     if num_warps <= config.num_warps:

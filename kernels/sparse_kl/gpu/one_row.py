@@ -106,6 +106,8 @@ def one_row(
     soft_slope, hard_slope, constant, loss = 0.0, 0.0, 0.0, 0.0
     soft_factor = weight * scale * soft_weight * temperature
     hard_factor = weight * scale * hard_weight
+    # Compiled in: a branch on False alone would be compiled too, with names that do not exist.
+    BUCKET: tl.constexpr = SOFT and TAIL == "bucket"
     doubtful = False
     if SOFT:
         # Not 0 but weight * 0: a row of nothing but wrong classes is NaN too.
@@ -134,7 +136,7 @@ def one_row(
     # dlogits may be logits: everybody must have gathered before anybody stores.
     tl.debug_barrier()
     off_peak = peak
-    if doubtful:
+    if BUCKET and doubtful:
         off_peak, tail_total = copy_tail(logits_ptr, dlogits_ptr, classes, valid, rate, C, W, SWEEP)
         shrink = (off_peak - peak) * rate
         loss += r * (log_r - (shrink + tl.log2(tail_total) - tl.log2(total)) / LOG2_E)
@@ -144,10 +146,10 @@ def one_row(
             C, W, 0, HARD, SWEEP, 1,
         )  # fmt: skip
     else:
-        if SOFT and TAIL == "bucket":
+        if BUCKET:
             tail_total = tl.maximum(tail_total, TINY)
             tail_loss = r * (log_r + tl.log(total) - tl.log(tail_total))
-            loss += tl.where(r > 0, tail_loss, 0.0)
+            loss += tl.where(r == 0, 0.0, tail_loss)
         if alive and READ:
             if RESIDENT:
                 if HARD and POWER == 0:

@@ -73,8 +73,20 @@ def _weighed_row(
         )  # fmt: skip
 
 
-# One binary for every batch size: an int would else be compiled in where it is 1 or 16 * n.
-@triton.jit(do_not_specialize=["B", "ignore_index"])
+# One binary for every batch: an int would else be compiled in where it is 1 or 16 * n, and so would
+# the alignment of labels that are slices of something larger.
+@triton.jit(
+    do_not_specialize=["B", "ignore_index"],
+    do_not_specialize_on_alignment=[
+        "topk_logit_ptr",
+        "topk_class_ptr",
+        "tail_lse_ptr",
+        "target_ptr",
+        "weight_ptr",
+        "scale_ptr",
+        "losses_ptr",
+    ],
+)
 def row_kernel(
     logits_ptr,  # [B, W]
     topk_logit_ptr,  # [B, K]

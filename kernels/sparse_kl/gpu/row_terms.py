@@ -107,7 +107,7 @@ def soft_loss(
         e_subset = tl.where(valid, tl.exp2((stored - anchor) * rate), 0.0)
         log_q = (stored - anchor) * inv_T - tl.log(tl.sum(e_subset, axis=0))
     q = tl.exp(log_q)
-    loss = tl.sum(tl.where(p > 0, p * (log_p - log_q), 0.0), axis=0)
+    loss = tl.sum(tl.where(p == 0, 0.0, p * (log_p - log_q)), axis=0)
     slope, constant, tail_total = 1.0 / total, 0.0, 0.0
     if TAIL == "bucket":
         e_stored = tl.where(valid, tl.exp2((stored - peak) * rate), 0.0)
@@ -119,7 +119,7 @@ def soft_loss(
         tail_offset = offset - tl.sum(tl.where(valid, stored - anchor, 0.0), axis=0)
         log_q_at_anchor = (anchor - peak) * inv_T - tl.log(total)
         tail_loss = r * (log_r - tl.log(others) - log_q_at_anchor) - constant * tail_offset * inv_T
-        loss += tl.where(r > 0, tail_loss, 0.0)
+        loss += tl.where(r == 0, 0.0, tail_loss)
     elif TAIL == "truncate":
         mass = tl.sum(p, axis=0)
         q *= mass

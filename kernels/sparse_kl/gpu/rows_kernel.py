@@ -64,8 +64,20 @@ def _exact_tail(z, classes_ptr, row, live, rate, K: tl.constexpr, BLOCK_C: tl.co
     return peak, tl.maximum(_total(tl.exp2((z - peak) * rate)), TINY)
 
 
-# One binary for every batch size: an int would else be compiled in where it is 1 or 16 * n.
-@triton.jit(do_not_specialize=["B", "ignore_index"])
+# One binary for every batch: an int would else be compiled in where it is 1 or 16 * n, and so would
+# the alignment of labels that are slices of something larger.
+@triton.jit(
+    do_not_specialize=["B", "ignore_index"],
+    do_not_specialize_on_alignment=[
+        "topk_logit_ptr",
+        "topk_class_ptr",
+        "tail_lse_ptr",
+        "target_ptr",
+        "weight_ptr",
+        "scale_ptr",
+        "losses_ptr",
+    ],
+)
 def rows_kernel(
     logits_ptr,  # [B, W]
     topk_logit_ptr,  # [B, K]
@@ -128,7 +140,7 @@ def rows_kernel(
         stored = tl.load(row_ptr + classes, mask=valid, other=0.0).to(tl.float32)
     if HARD:
         y = tl.load(target_ptr + row, mask=live, other=ignore_index).to(tl.int64)
-        labelled = y != ignore_index
+        labelled = live & (y != ignore_index)
         weight = tl.where(labelled & ((y < 0) | (y >= C)), float("nan"), weight)
         labelled = labelled & (y >= 0) & (y < C)
         y = tl.where(labelled, y, 0)
@@ -147,7 +159,7 @@ def rows_kernel(
             e_subset = tl.where(valid, tl.exp2((stored - anchor) * rate), 0.0)
             log_q = (stored - anchor) * inv_T - tl.log(_total(e_subset))
         q = tl.exp(log_q)
-        soft_loss = _total(tl.where(p > 0, p * (log_p - log_q), 0.0))
+        soft_loss = _total(tl.where(p == 0, 0.0, p * (log_p - log_q)))
         if TAIL == "renorm":
             gradient = factor * (e / total)
         elif TAIL == "truncate":
@@ -161,7 +173,7 @@ def rows_kernel(
             offset -= _total(tl.where(valid, stored - anchor, 0.0))
             log_q_at_anchor = (anchor - peak) * inv_T - tl.log(total)
             tail_loss = r * (log_r - tl.log(others) - log_q_at_anchor) - constant * offset * inv_T
-            soft_loss += tl.where(r > 0, tail_loss, 0.0)
+            soft_loss += tl.where(r == 0, 0.0, tail_loss)
             gradient = factor * (e / total - constant)
         elif TAIL == "bucket":
             tail_peak = peak
@@ -174,7 +186,7 @@ def rows_kernel(
             tail_total = tl.maximum(tail_total, TINY)
             shrink = (tail_peak - peak) * rate
             log_q_tail = (shrink + tl.log2(tail_total) - tl.log2(total)) / LOG2_E
-            soft_loss += tl.where(r > 0, r * (log_r - log_q_tail), 0.0)
+            soft_loss += tl.where(r == 0, 0.0, r * (log_r - log_q_tail))
             e_tail = tl.exp2((z - tail_peak) * rate)
             gradient = factor * (e_tail * (tl.exp2(shrink) / total - r / tail_total))
         soft_loss = tl.where(n > 0, soft_loss * temperature * temperature, 0.0)

@@ -52,7 +52,7 @@ def specialization(problem: Problem, config: Config) -> Specialization:
         kernel=rows_kernel if config.form == "rows" else row_kernel,
         signature=signature,
         constexprs=constexprs(problem, config),
-        divisible=tuple(name for name in signature if name.endswith("_ptr")),
+        divisible=("logits_ptr", "dlogits_ptr"),
         options=options(config),
     )
 
@@ -70,33 +70,36 @@ _SHAPES = (
     (32000, 32000, 100),
     (151936, 151936, 100),
 )
-# Tail, hard labels, smoothing, power.
+# Tail (None: no stored classes), hard labels, smoothing, power.
 _FEATURES = (
     ("bucket", False, False, 1),
     ("uniform", True, True, 1),
     ("bucket", True, True, 4),
     ("renorm", True, False, 0),
     ("truncate", False, False, 1),
-    ("subset", True, False, 2),
+    ("subset", False, False, 1),
+    (None, True, True, 1),
 )
 
-_SUBSET_CLASSES = (10, 1000, 21841)
+# Rules that look at little: their code differs by form, not by width.
+_SMALL_RULES = ("subset", None)
+_SMALL_RULES_CLASSES = (10, 1000, 21841, 151936)
 
 
 def shipped_variants(arch: int, dtype: Any) -> Iterator[tuple[str, Specialization]]:
     """(name, what to compile) of every shipped form, for "fp32", "bf16" or "fp16" logits."""
     for C, W, K in _SHAPES:
         for tail, hard, smooth, power in _FEATURES:
-            if tail == "subset" and C not in _SUBSET_CLASSES:
-                continue  # no code of its own but for rows that need not be read
+            if tail in _SMALL_RULES and C not in _SMALL_RULES_CLASSES:
+                continue
             problem = Problem(
                 num_classes=C,
                 width=W,
                 logits_stride=W,
                 dlogits_stride=W,
                 top_k=K,
-                tail=tail,
-                soft=True,
+                tail=tail or "renorm",
+                soft=tail is not None,
                 hard=hard,
                 smooth=smooth,
                 weighted=True,
@@ -106,4 +109,6 @@ def shipped_variants(arch: int, dtype: Any) -> Iterator[tuple[str, Specializatio
             )
             config = config_for(problem, arch)
             hard_part = f" hard{'-smooth' if smooth else ''} T^{power}" if hard else ""
-            yield f"{C}/{W} k{K} {tail}{hard_part} {config.form}", specialization(problem, config)
+            soft_part = f"k{K} {tail}" if tail else "labels only,"
+            name = f"{C}/{W} {soft_part}{hard_part} {config.form}"
+            yield name, specialization(problem, config)
