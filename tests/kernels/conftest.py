@@ -31,7 +31,14 @@ def triton_device() -> Iterator[str]:
 
 
 @pytest.fixture(
-    params=["torch", "torch-chunked", "triton-rows", "triton-resident", "triton-stream"]
+    params=[
+        "torch",
+        "torch-chunked",
+        "triton-rows",
+        # Beside the others in test_sparse_kl_forms; here only in the long suite.
+        pytest.param("triton-resident", marks=pytest.mark.slow),
+        "triton-stream",
+    ]
 )
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each fast implementation, in each of its forms; blocks so small that rows need several."""
