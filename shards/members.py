@@ -43,7 +43,7 @@ def members(stream: TarStream, *, image_ext: Sequence[str]) -> Iterator[Member]:
     draft: _Draft | None = None
     ordinal = 0
     for entry in entries(stream):
-        split = _split(entry.name)
+        split = split_name(entry.name)
         if split is None:
             continue
         key, extension = split
@@ -62,7 +62,7 @@ def count_members(stream: TarStream) -> int:
     return sum(1 for _ in members(stream, image_ext=()))
 
 
-def _split(name: str) -> tuple[str, str] | None:
+def split_name(name: str) -> tuple[str, str] | None:
     """Key and lower-case extension; None for a file that WebDataset passes over."""
     match = _NAME.match(name)
     if match is None or _META.match(name):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from softlabel.shards.tails import tail_at
 
 WANTED_TAIL = 0.05
 """Mean probability outside the stored classes below which top-k labels are near the whole truth."""
+
+SATURATED = 0.999
+"""A first class with more probability than this makes a label nearly a hard one."""
 
 
 def probabilities(
@@ -45,12 +49,28 @@ def probabilities(
     return np.exp(scaled) / total[..., None], np.exp(tail) / total
 
 
+def entropies(
+    head: NDArray[np.float64], tail: NDArray[np.float64], *, num_not_stored: int
+) -> NDArray[np.float64]:
+    """Entropy in nats [...] of `probabilities` [..., K] and [...].
+
+    The tail counts as spread evenly over the classes not stored: the most entropy it can have, so
+    an upper bound, and exact where every class is stored.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(head > 0, head * np.log(head), 0).sum(-1)
+        spread = tail / max(num_not_stored, 1)
+        return np.asarray(entropy - np.where(tail > 0, tail * np.log(spread), 0))
+
+
 @dataclass
 class LabelStatistics:
     """Sums over the labels of many tars; `add` them, then read the means."""
 
     temperatures: tuple[float, ...]
     num_not_stored: int
+    at: float | None = None
+    """The softmax's temperature; None: the one nearest to 1."""
     rows: int = 0
     saturated: int = 0
     tail_sum: float = 0.0
@@ -61,7 +81,7 @@ class LabelStatistics:
     """Sum over rows of the K-th probability."""
 
     def add(self, topk_logit: NDArray[np.float16], tail_lse: NDArray[np.float32]) -> None:
-        """Count labels [..., K], [..., S], each view as a row, at the temperature nearest to 1."""
+        """Count labels [..., K], [..., S], each view as a row."""
         head, tail = probabilities(
             topk_logit.reshape(-1, topk_logit.shape[-1]),
             tail_lse.reshape(-1, tail_lse.shape[-1]),
@@ -69,24 +89,36 @@ class LabelStatistics:
             temperature=self.temperature,
             num_not_stored=self.num_not_stored,
         )
+        self.add_probabilities(head, tail)
+
+    def add_probabilities(self, head: NDArray[np.float64], tail: NDArray[np.float64]) -> None:
+        """Count labels whose `probabilities` [N, K], [N] at this temperature are known already."""
         if not len(head):
             return
         self.rows += len(head)
-        self.saturated += int((head[:, 0] > 0.999).sum())
+        self.saturated += int((head[:, 0] > SATURATED).sum())
         self.tail_sum += float(tail.sum())
         self.last_sum += float(head[:, -1].sum())
-        prefix = np.cumsum(head, axis=1).sum(0)
+        self._add_prefix(np.cumsum(head, axis=1).sum(0))
+        self.entropy_sum += float(entropies(head, tail, num_not_stored=self.num_not_stored).sum())
+
+    def merge(self, other: "LabelStatistics") -> None:
+        """Count the labels that another has counted, of the same temperatures and classes."""
+        self.rows += other.rows
+        self.saturated += other.saturated
+        self.tail_sum += other.tail_sum
+        self.last_sum += other.last_sum
+        self.entropy_sum += other.entropy_sum
+        if other.rows:
+            self._add_prefix(other.prefix_sum)
+
+    def _add_prefix(self, prefix: NDArray[np.float64]) -> None:
         self.prefix_sum = self.prefix_sum + prefix if len(self.prefix_sum) else prefix
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entropy = -np.where(head > 0, head * np.log(head), 0).sum(1)
-            spread = tail / max(self.num_not_stored, 1)
-            entropy -= np.where(tail > 0, tail * np.log(spread), 0)
-        self.entropy_sum += float(entropy.sum())
 
     @property
     def temperature(self) -> float:
-        """1, or the smallest stored temperature where that is larger."""
-        return max(1.0, min(self.temperatures))
+        """That of the softmax; by default 1, or the smallest stored one where that is larger."""
+        return max(1.0, min(self.temperatures)) if self.at is None else self.at
 
     @property
     def mean_tail(self) -> float:
@@ -105,7 +137,7 @@ class LabelStatistics:
 
     @property
     def saturated_share(self) -> float:
-        """Share of labels whose first class has more than 0.999: nearly a hard label."""
+        """Share of labels whose first class has more than `SATURATED`."""
         return self.saturated / max(self.rows, 1)
 
     def wanted_top_k(self) -> tuple[int, bool]:
@@ -121,3 +153,17 @@ class LabelStatistics:
         missing = self.mean_tail - WANTED_TAIL
         step = max(self.last_sum / max(self.rows, 1), 1e-12)
         return len(prefix) + min(int(np.ceil(missing / step)), self.num_not_stored), False
+
+
+def effective_number(count: NDArray[Any]) -> float:
+    """exp of the entropy of a histogram: how many classes it has, were they all as frequent.
+
+    Hill's number of order 1 (Hill 1973, "Diversity and evenness"): 1 where all images have one
+    class, C where all classes are as frequent. N images have N at most: small sources come out low.
+
+    Args:
+        count: [C] counts or shares; need not sum to 1. All zeros have 0.
+    """
+    total = float(count.sum())
+    share = count[count > 0] / max(total, 1e-300)
+    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0

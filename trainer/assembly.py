@@ -1,20 +1,20 @@
-"""A plan to the parts of a run: student, optimiser, reader. The first module that loads torch."""
+"""A plan to the parts of a run: optimiser, objective, reader, renderer."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
 from softlabel.shards.decoders import DECODERS, Decoder, open_decoder
 from softlabel.shards.disk import free_bytes
-from softlabel.shards.errors import IdentityError, MachineError
-from softlabel.shards.hashing import sha256_of_file
+from softlabel.shards.errors import MachineError
 from softlabel.shards.recipe import Recipe
-from softlabel.trainer.head_padding import pad_head
-from softlabel.trainer.labels import LabelReader
+from softlabel.trainer.first_weights import Student, ancestor
+from softlabel.trainer.labels import LabelReader, Sampling
 from softlabel.trainer.loading import Loader
 from softlabel.trainer.objective import Objective
 from softlabel.trainer.optimisers import make_optimiser
@@ -23,33 +23,12 @@ from softlabel.trainer.plan import Plan
 from softlabel.trainer.rendering import Renderer
 from softlabel.trainer.schedule import make_schedule
 from softlabel.trainer.stream import StreamSettings
-from softlabel.trainer.student_files import (
-    WEIGHTS,
-    StudentConfig,
-    load_student,
-    read_student_config,
-)
 from softlabel.trainer.tar_files import TarFiles
-from softlabel.trainer.training import Normaliser, Training, seed_torch
+from softlabel.trainer.training import Normaliser, Training
 
 _OWN_VIEWS = 1 << 63  # sets crops and flips of --augment apart from labelled ones of the same seed
 _COPIES_ON_DISK = 12
 """Of the weights: three checkpoints with up to two numbers of state a weight, and the student."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Student:
-    """The module and what is known of it."""
-
-    module: nn.Module
-    name: str
-    recipe: Recipe
-    identity: str
-    """The name, and the sha256 of the weights it starts from, if any."""
-    num_parameters: int
-    """Trained numbers, without those that only widen its last layer."""
-    notes: tuple[str, ...]
-    """Lines to say before the first step."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -59,55 +38,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def make_student(plan: Plan) -> Student:
-    """The student with its first weights, its last layer widened, on the CPU.
-
-    Raises:
-        UsageError: no such student, or one that can't take these images.
-        IdentityError: a folder's student has another number of classes.
-    """
-    config, num_classes = plan.config, plan.store.manifest.num_classes
-    seed_torch(config.seed, 0)
-    folder = Path(config.student)
-    if folder.is_dir():
-        found = read_student_config(folder)
-        if found.num_classes != num_classes:
-            raise IdentityError(
-                f"--student {folder}: has {found.num_classes} classes, the labels {num_classes}"
-            )
-        recipe = _resized(found.recipe, config.img_size)
-        module, _ = load_student(folder, recipe=recipe)
-        name = found.name
-        identity = f"{name} from weights {sha256_of_file(folder / WEIGHTS)[:12]}"
-    else:
-        recipe = _resized(_as_rgb(plan.recipe), config.img_size)
-        name = identity = config.student
-        module = fresh(name, num_classes, recipe).build()
-    num_parameters = sum(parameter.numel() for parameter in module.parameters())
-    notes = pad_head(
-        module,
-        num_classes=num_classes,
-        multiple=config.pad_head,
-        height=recipe.height,
-        width=recipe.width,
-    )
-    return Student(
-        module=module.train(),
-        name=name,
-        recipe=recipe,
-        identity=identity,
-        num_parameters=num_parameters,
-        notes=tuple(notes),
-    )
-
-
-def fresh(name: str, num_classes: int, recipe: Recipe) -> StudentConfig:
-    """A student of which nothing but its making is known yet."""
-    return StudentConfig(
-        name=name, num_classes=num_classes, recipe=recipe, class_names=None, training={}
-    )
 
 
 def make_training(plan: Plan, student: Student, device: torch.device) -> Training:
@@ -153,13 +83,18 @@ def make_loader(plan: Plan) -> Loader:
     """Labels and encoded images in the order of training."""
     config = plan.config
     return Loader(
-        order=Order(plan.counts, seed=config.seed),
+        order=Order(
+            plan.counts,
+            seed=config.seed,
+            drawn=None if plan.sampler is None else plan.sampler.counts,
+        ),
         tars=plan.tars,
         labels=LabelReader(
             plan.store,
             temperature=config.kd_temperature,
             with_tail=config.needs_tail,
             with_target=config.task_loss_weight > 0,
+            sampling=_sampling(plan),
             # The window at work, the next, and the last of the epoch before.
             capacity=3 * WINDOW_TARS,
         ),
@@ -170,6 +105,19 @@ def make_loader(plan: Plan) -> Loader:
             cache_bytes=int(config.cache_gb * 1e9),
         ),
     )
+
+
+def _sampling(plan: Plan) -> Sampling | None:
+    if plan.sampler is None:
+        return None
+    places = {tar: place for place, tar in enumerate(plan.tars)}
+    sampler, correct = plan.sampler, plan.config.importance_correct
+
+    def drawn(tar: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        times, factor = sampler.repeats(places[tar], epoch)
+        return times, factor if correct else np.ones_like(factor)
+
+    return drawn
 
 
 def make_renderer(plan: Plan, recipe: Recipe, decoder: Decoder, files: TarFiles) -> Renderer:
@@ -226,6 +174,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "views": manifest.views,
         "top_k": manifest.top_k,
         "consistent": config.consistent,
+        "init": ancestor(config.begun_from),
         "images": plan.num_images,
         "tars": len(plan.tars),
         "steps": plan.num_steps,
@@ -236,19 +185,9 @@ def provenance(plan: Plan) -> dict[str, Any]:
 _RECORDED = (
     "batch_size", "lr", "opt", "momentum", "weight_decay", "sched", "warmup_steps",
     "kd_temperature", "tail", "distill_loss_weight", "task_loss_weight", "smoothing", "augment",
-    "max_grad_norm", "amp", "seed",
+    "max_grad_norm", "amp", "seed", "sample", "balance_gamma", "balance_anneal", "source_by",
+    "source_weight", "confidence_beta", "confidence_score", "importance_correct",
 )  # fmt: skip
-
-
-def _as_rgb(recipe: Recipe) -> Recipe:
-    """Students see RGB; a BGR teacher's mean and std stand the other way round."""
-    if recipe.channels == "rgb":
-        return recipe
-    return replace(recipe, channels="rgb", mean=recipe.mean[::-1], std=recipe.std[::-1])
-
-
-def _resized(recipe: Recipe, img_size: int | None) -> Recipe:
-    return recipe if img_size is None else replace(recipe, input_size=(3, img_size, img_size))
 
 
 def _require_space(output: Path, student: Student) -> None:

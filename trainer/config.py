@@ -22,9 +22,13 @@ class TrainConfig:
     labels: Path
     """Folder of the label store, made by kd-label."""
 
-    student: str
+    student: str | None = None
     """softlabel/small-cnn, torchvision/NAME, timm/NAME, pkg.module:factory (called with
-    num_classes), or a folder that kd-train wrote, to go on from its weights."""
+    num_classes), or a folder that kd-train wrote, which is then --init. Needed without --init."""
+
+    init: Path | None = None
+    """Begin from the weights of this folder's student, made by kd-train on whatever images, with
+    this run's own schedule; --student may be left out, or must name the same architecture."""
 
     output: Path
     """Folder for the student, metrics.csv and checkpoints. An unfinished run there is resumed."""
@@ -82,6 +86,36 @@ class TrainConfig:
     loss kernel is fastest; 1: not. For 256 classes or more. The added ones stay zero, and the
     student is saved without them."""
 
+    sample: Literal["uniform", "balanced"] = "uniform"
+    """uniform: every image once an epoch. balanced: images of classes that the teacher seldom
+    names come more often, those of frequent ones less, by (share of the class)**-gamma."""
+
+    balance_gamma: float = 1.0
+    """The exponent of --sample balanced at the beginning; 1 shows all classes alike."""
+
+    balance_anneal: float | None = 0.5
+    """Share of the run over which that exponent falls to 0; None: it stays."""
+
+    source_by: str = "name"
+    """What a source of images is. name: the tar's file name without its number; tar: each tar;
+    path:REGEX, key:REGEX: the first group in the tar's path, or in the member's key; json:FIELD: a
+    field of the member's .json."""
+
+    source_weight: tuple[str, ...] = ()
+    """How often a source's images come: NAME=W ... (others 1; 0 leaves a source out), or `classes`:
+    by the share of the teacher's classes that the source covers."""
+
+    confidence_beta: float = 0.0
+    """Prefer images of which the teacher is sure, by exp(beta (rank - 1)); 0: not. Measured to slow
+    training down: docs/results.md."""
+
+    confidence_score: Literal["p1", "entropy", "energy", "max-logit"] = "p1"
+    """What --confidence-beta ranks by."""
+
+    importance_correct: bool = False
+    """Multiply each image's loss by mean weight / weight, which undoes what sampling does to the
+    objective, at the price of noise."""
+
     augment: Literal["none", "crop-flip", "rrc", "rrc-flip"] = "none"
     """Crop and flip the student's images otherwise than the teacher saw them, new each epoch;
     none: replay the labelled views."""
@@ -130,15 +164,21 @@ class TrainConfig:
     log_format: Literal["auto", "text", "json"] = "auto"
     """auto: a progress bar on a terminal, else a line every 30 s."""
 
+    dry_run: bool = False
+    """Say what would be done, read no image, train nothing."""
+
     config: Annotated[Path | None, tyro.conf.arg(help="YAML file of these flags.")] = None
 
     def __post_init__(self) -> None:
+        if self.student is None and self.init is None:
+            raise ValueError("wanted --student NAME, or --init DIR to go on with a student")
         if self.epochs is not None and self.steps is not None:
             raise ValueError("wanted --epochs or --steps, found both")
         self._check_counts()
         self._check_numbers()
         if self.distill_loss_weight == self.task_loss_weight == 0:
             raise ValueError("--distill-loss-weight and --task-loss-weight are both 0")
+        self._check_sampling()
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed: wanted 0 to 2**63 - 1, found {self.seed}")
 
@@ -172,6 +212,21 @@ class TrainConfig:
         if self.opt == "sgd" and self.momentum == 0:
             raise ValueError("--opt sgd has Nesterov's momentum: for none, --opt momentum")
 
+    def _check_sampling(self) -> None:
+        for name in ("balance_gamma", "confidence_beta"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{flag(name)}: wanted a number from 0, found {value}")
+        if self.balance_anneal is not None and not 0 < self.balance_anneal <= 1:
+            raise ValueError(
+                f"--balance-anneal: wanted None, or above 0 to 1, found {self.balance_anneal}"
+            )
+        if self.importance_correct and not self.weighted:
+            raise ValueError(
+                "--importance-correct: undoes weights, and there are none; add --sample balanced, "
+                "--source-weight or --confidence-beta"
+            )
+
     def num_steps(self, num_images: int) -> int:
         """Steps of the whole run; the last one of --epochs may be padded."""
         if self.steps is not None:
@@ -188,6 +243,18 @@ class TrainConfig:
     def needs_tail(self) -> bool:
         """Whether the loss looks at the mass of the classes that were not stored."""
         return self.distill_loss_weight > 0 and self.tail not in ("renorm", "subset")
+
+    @property
+    def begun_from(self) -> Path | None:
+        """The folder of the student whose weights are the first ones; None for fresh weights."""
+        if self.init is None and self.student is not None and Path(self.student).is_dir():
+            return Path(self.student)
+        return self.init
+
+    @property
+    def weighted(self) -> bool:
+        """Whether images come otherwise than once an epoch each."""
+        return bool(self.sample == "balanced" or self.source_weight or self.confidence_beta)
 
     @property
     def num_workers(self) -> int:

@@ -1,6 +1,7 @@
 """What the store says of the images of one tar, ready to be joined to their pixels."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,6 +16,10 @@ from softlabel.trainer.order import view_numbers
 
 _PLACE = ("status", "key_hash", "image_hash", "offset", "size", "target")
 _LABELS = ("topk_logit", "topk_class", "tail_lse")
+
+
+Sampling = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""Of a tar's ordinal and an epoch: how often each ok row comes [n], and its weight in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +42,8 @@ class LabelledRows:
     """[n, K]"""
     tail_lse: NDArray[np.float32]
     """[n] at the training temperature; -inf where the loss does without."""
+    weight: NDArray[np.float32]
+    """[n] in the loss"""
 
     def __len__(self) -> int:
         return len(self.member)
@@ -57,23 +64,34 @@ class LabelReader:
     """Reads labels tar by tar and keeps those used last; for one thread."""
 
     def __init__(
-        self, store: Store, *, temperature: float, with_tail: bool, with_target: bool, capacity: int
+        self,
+        store: Store,
+        *,
+        temperature: float,
+        with_tail: bool,
+        with_target: bool,
+        capacity: int,
+        sampling: Sampling | None = None,
     ) -> None:
         self._store = store
         self._temperature = temperature
         self._with_tail = with_tail
         self._with_target = with_target
         self._capacity = capacity
+        self._sampling = sampling
         self._kept: OrderedDict[tuple[int, int], LabelledRows] = OrderedDict()
 
     def rows(self, tar: int, *, epoch: int) -> LabelledRows:
         """The ok rows of a committed tar, with the view that an epoch shows of each.
 
+        In a weighted stream a row comes as often as the epoch draws it, each time with the next of
+        its views.
+
         Raises:
             StoreError: the store is damaged.
             IdentityError: a target that is no class of the teacher, where targets are used.
         """
-        key = (tar, epoch % self._store.manifest.views)
+        key = (tar, epoch if self._sampling else epoch % self._store.manifest.views)
         if key not in self._kept:
             self._kept[key] = self._read(*key)
             if len(self._kept) > self._capacity:
@@ -86,7 +104,13 @@ class LabelReader:
         arrays = self._store.read(tar, (*_PLACE, *_LABELS))
         member = np.flatnonzero(arrays["status"] == Status.OK)
         self._check_count(tar, len(member))
-        view = view_numbers(arrays["key_hash"][member], epoch=epoch, views=manifest.views)
+        weight = np.ones(len(member), np.float32)
+        turn = np.full(len(member), epoch)
+        if self._sampling:
+            times, factor = self._sampling(tar, epoch)
+            member, weight = np.repeat(member, times), np.repeat(factor, times)
+            turn = epoch + np.arange(len(member)) - np.repeat(np.cumsum(times) - times, times)
+        view = view_numbers(arrays["key_hash"][member], epoch=turn, views=manifest.views)
         if self._with_target:
             self._check_targets(tar, arrays["target"])
         return LabelledRows(
@@ -101,6 +125,7 @@ class LabelReader:
             topk_logit=arrays["topk_logit"][member, view],
             topk_class=arrays["topk_class"][member, view].astype(np.int32),
             tail_lse=self._tails(arrays["tail_lse"][member, view]),
+            weight=weight,
         )
 
     def _tails(self, tail_lse: NDArray[Any]) -> NDArray[np.float32]:

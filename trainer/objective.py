@@ -25,8 +25,8 @@ class Targets:
     """[B] int64, -1 without one"""
     weight: Tensor | None
     """[B] float32; None where every row counts once"""
-    total_weight: float
-    """Sum of the weights."""
+    num_counted: int
+    """Rows that are no filling: what sums are divided by."""
 
 
 class GradientBuffer:
@@ -51,7 +51,7 @@ class GradientBuffer:
 class Objective:
     """distill_weight * T**2 * KL(teacher || student) + task_weight * cross-entropy.
 
-    Both are sums over the rows times weight, divided by the sum of weights: a row without a target
+    Both are sums over the rows times weight, divided by the number of rows: a row without a target
     adds nothing to the cross-entropy, and no other row counts more for it.
     """
 
@@ -83,7 +83,7 @@ class Objective:
             ignore_index=NO_TARGET,
             weight=targets.weight,
             num_classes=self.num_classes,
-            grad_scale=_scale(1 / targets.total_weight, scaler, logits.device),
+            grad_scale=_scale(1 / targets.num_counted, scaler, logits.device),
             out=self.gradient.like(given),
             return_parts=True,
         )

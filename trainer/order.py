@@ -4,11 +4,14 @@ The order is an endless stream of epochs, and a position in it is all that a che
 In each epoch tars are permuted and cut into windows; the blocks of a window (64 consecutive images
 of one tar) are permuted and cut into buffers; the images of a buffer are permuted. So reading stays
 in blocks, every image comes once an epoch, and a position is found by one prefix sum over tars.
+A sampled stream (sampling.py) is the same thing with other images in each epoch: some several
+times, some not at all.
 
 Only raw words of numpy's Philox are used, whose stream numpy guarantees, and stable sorts.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +38,7 @@ class Buffer:
     tar: Ints
     """[blocks]"""
     first: Ints
-    """[blocks] the block's first image in its tar, counting only images that are trained on."""
+    """[blocks] the block's first image in its tar, counting only images that the epoch shows."""
     count: Ints
     """[blocks]"""
     shuffle: Ints
@@ -48,52 +51,84 @@ class Buffer:
 
 
 class Order:
-    """The endless stream; a tar is known by its place in `counts`."""
+    """The endless stream; a tar is known by its place in `counts`.
 
-    def __init__(self, counts: Sequence[int], *, seed: int) -> None:
-        self._counts = np.asarray(counts, np.int64)
-        self._tars = np.flatnonzero(self._counts)
+    Args:
+        counts: images of each tar.
+        seed: of all permutations.
+        drawn: images of each tar that an epoch shows, an image counting as often as it comes;
+            default: each once in every epoch.
+
+    Raises:
+        ValueError: no tar has an image.
+    """
+
+    def __init__(
+        self, counts: Sequence[int], *, seed: int, drawn: Callable[[int], Ints] | None = None
+    ) -> None:
+        fixed = np.asarray(counts, np.int64)
+        self._drawn = drawn or (lambda epoch: fixed)
+        self._tars = np.flatnonzero(fixed)
         self._seed = seed
-        self.num_images = int(self._counts.sum())
+        self._starts = [0]
+        self.num_images = int(fixed.sum())
         if not self.num_images:
             raise ValueError("no tar has an image")
 
     def buffers(self, position: int) -> Iterator[Buffer]:
         """Buffers without end, from the one that holds `position`."""
-        epoch, skip = divmod(position, self.num_images)
+        epoch, skip = self._find(position)
         while True:
             yield from self._epoch(epoch, skip)
             epoch, skip = epoch + 1, 0
 
     def windows(self, position: int) -> Iterator[Ints]:
         """The tars of each window without end, from the one that holds `position`."""
-        epoch, skip = divmod(position, self.num_images)
+        epoch, skip = self._find(position)
         while True:
-            tars, bounds = self._windows(epoch)
-            sums = _sums(self._counts[tars], bounds)
+            tars, counts, bounds = self._windows(epoch)
+            sums = _sums(counts, bounds)
             for window in range(_holder(sums, skip), len(sums)):
                 yield tars[bounds[window] : bounds[window + 1]]
             epoch, skip = epoch + 1, 0
 
-    def _windows(self, epoch: int) -> tuple[Ints, Ints]:
-        tars = self._tars[permutation(len(self._tars), self._seed, _TARS, epoch, 0)]
-        return tars, _even_cuts(len(tars), WINDOW_TARS)
+    def _find(self, position: int) -> tuple[int, int]:
+        """The epoch of a position, and how many of its images come before."""
+        while self._starts[-1] <= position:
+            self._start(len(self._starts))
+        epoch = bisect_right(self._starts, position) - 1
+        return epoch, position - self._starts[epoch]
+
+    def _start(self, epoch: int) -> int:
+        """The position of an epoch's first image."""
+        while len(self._starts) <= epoch:
+            self._starts.append(self._starts[-1] + int(self._drawn(len(self._starts) - 1).sum()))
+        return self._starts[epoch]
+
+    def _windows(self, epoch: int) -> tuple[Ints, Ints, Ints]:
+        """The tars of an epoch in order, how many images each shows, and the windows' bounds."""
+        tars = self._tars[tar_order(len(self._tars), seed=self._seed, epoch=epoch)]
+        counts = self._drawn(epoch)[tars]
+        tars, counts = tars[counts > 0], counts[counts > 0]
+        return tars, counts, _even_cuts(len(tars), WINDOW_TARS)
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[Buffer]:
-        tars, bounds = self._windows(epoch)
-        sums = _sums(self._counts[tars], bounds)
+        tars, counts, bounds = self._windows(epoch)
+        sums = _sums(counts, bounds)
         for window in range(_holder(sums, skip), len(sums)):
             before = int(sums[:window].sum())
-            members = tars[bounds[window] : bounds[window + 1]]
-            yield from self._window(epoch, window, members, before, max(0, skip - before))
+            own = slice(bounds[window], bounds[window + 1])
+            yield from self._window(
+                epoch, window, tars[own], counts[own], before, max(0, skip - before)
+            )
 
     def _window(
-        self, epoch: int, window: int, tars: Ints, before: int, skip: int
+        self, epoch: int, window: int, tars: Ints, counts: Ints, before: int, skip: int
     ) -> Iterator[Buffer]:
-        num_blocks = -(-self._counts[tars] // BLOCK_IMAGES)
+        num_blocks = -(-counts // BLOCK_IMAGES)
         tar = np.repeat(tars, num_blocks)
         first = _places(np.zeros_like(num_blocks), num_blocks) * BLOCK_IMAGES
-        count = np.minimum(BLOCK_IMAGES, self._counts[tar] - first)
+        count = np.minimum(BLOCK_IMAGES, np.repeat(counts, num_blocks) - first)
         order = permutation(len(tar), self._seed, _BLOCKS, epoch, window)
         tar, first, count = tar[order], first[order], count[order]
         bounds = _even_cuts(len(tar), BUFFER_BLOCKS)
@@ -103,8 +138,13 @@ class Order:
             shuffle = permutation(
                 int(sums[number]), self._seed, _IMAGES, epoch, window << 32 | number
             )
-            start = epoch * self.num_images + before + int(sums[:number].sum())
+            start = self._start(epoch) + before + int(sums[:number].sum())
             yield Buffer(epoch, window, start, tar[blocks], first[blocks], count[blocks], shuffle)
+
+
+def tar_order(num_tars: int, *, seed: int, epoch: int) -> Ints:
+    """[num_tars] places, in the order in which an epoch comes to them."""
+    return permutation(num_tars, seed, _TARS, epoch, 0)
 
 
 def permutation(length: int, seed: int, level: int, epoch: int, index: int) -> Ints:
@@ -116,7 +156,7 @@ def permutation(length: int, seed: int, level: int, epoch: int, index: int) -> I
     return order
 
 
-def view_numbers(key_hash: NDArray[np.uint64], *, epoch: int, views: int) -> Ints:
+def view_numbers(key_hash: NDArray[np.uint64], *, epoch: int | Ints, views: int) -> Ints:
     """Which view of each image an epoch shows: as many epochs as there are views show each once."""
     return ((key_hash % np.uint64(views)).astype(np.int64) + epoch) % views
 
@@ -130,13 +170,14 @@ def _places(first: Ints, count: Ints) -> Ints:
 
 def _even_cuts(length: int, most: int) -> Ints:
     """Bounds of the fewest parts of at most `most`, all of nearly one size."""
-    parts = -(-length // most)
+    parts = max(1, -(-length // most))
     cuts: Ints = np.arange(parts + 1) * length // parts
     return cuts
 
 
 def _sums(values: Ints, bounds: Ints) -> Ints:
-    sums: Ints = np.add.reduceat(values, bounds[:-1])
+    # An epoch of a sampled stream may show nothing at all.
+    sums: Ints = np.add.reduceat(values, bounds[:-1]) if len(values) else np.zeros(0, np.int64)
     return sums
 
 

@@ -16,13 +16,15 @@ from softlabel.shards.status import Status
 from softlabel.shards.store import Store, open_store
 from softlabel.shards.tails import interpolation_error, tail_weights
 from softlabel.trainer.config import TrainConfig
+from softlabel.trainer.sampling import Sampler
+from softlabel.trainer.sampling_plan import make_sampler, sampling_notes
 
 _OK = str(int(Status.OK))
 # Where things lie, and what is said about them: nothing that changes the weights.
 _NOT_DECIDING = {
     "shards", "labels", "output", "epochs", "steps", "device", "workers", "cache_dir", "cache_gb",
     "checkpoint_every", "resume", "on_missing", "allow_partial", "log_interval", "log_format",
-    "config",
+    "config", "dry_run", "init",
 }  # fmt: skip
 
 
@@ -38,6 +40,8 @@ class Plan:
     """Ordinals in the store, ascending: the order of --shards does not matter."""
     urls: Mapping[int, str]
     commits: Mapping[int, Commit]
+    sampler: Sampler | None
+    """The weighted stream; None where every image comes once an epoch."""
     notes: tuple[str, ...]
     """Lines to say before the first step."""
 
@@ -48,8 +52,8 @@ class Plan:
 
     @property
     def num_images(self) -> int:
-        """Images of an epoch."""
-        return sum(self.counts)
+        """Images of an epoch; of a weighted stream those that can come at all."""
+        return sum(self.counts) if self.sampler is None else self.sampler.num_images
 
     @property
     def num_steps(self) -> int:
@@ -58,7 +62,12 @@ class Plan:
 
     def identity(self, *, student: str) -> dict[str, Any]:
         """What decides the weights; `student` names the architecture, or a folder's weights."""
-        fields = {k: v for k, v in asdict(self.config).items() if k not in _NOT_DECIDING}
+        # As JSON has it: a checkpoint knows no tuples.
+        fields = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self.config).items()
+            if name not in _NOT_DECIDING
+        }
         content = {str(tar): self.commits[tar].files for tar in self.tars}
         return {
             **fields,
@@ -68,6 +77,7 @@ class Plan:
             "store_id": self.store.store_id,
             "tars": len(self.tars),
             "labels_sha256": checksum(content),
+            "pool": None if self.sampler is None else self.sampler.pool.digest,
         }
 
 
@@ -91,17 +101,22 @@ def make_plan(config: TrainConfig) -> Plan:
         raise UsageError(_incomplete(config, store, commits, pending))
     for tar, commit in commits.items():
         _refuse_other_size(urls[tar], commit)
-    num_images = sum(map(_num_ok, commits.values()))
-    if not num_images:
+    if not sum(map(_num_ok, commits.values())):
         raise UsageError(f"{config.labels}: none of the {len(given)} tars has a labelled image")
+    tars = tuple(sorted(commits))
+    sampler = make_sampler(config, store, tars, urls)
+    notes = [*_missing_notes(commits, pending, unknown), *_tail_notes(config, store)]
+    if sampler is not None:
+        notes += sampling_notes(config, sampler, [commits[tar] for tar in tars])
     return Plan(
         config=config,
         store=store,
         recipe=Recipe.from_dict(store.manifest.recipe, source=f"{config.labels}/manifest.json"),
-        tars=tuple(sorted(commits)),
+        tars=tars,
         urls={tar: urls[tar] for tar in commits},
         commits=commits,
-        notes=(*_missing_notes(commits, pending, unknown), *_tail_notes(config, store)),
+        sampler=sampler,
+        notes=tuple(notes),
     )
 
 
@@ -116,18 +131,28 @@ def _refuse_several_processes() -> None:
 def _check_paths(config: TrainConfig) -> None:
     kinds = ("softlabel/", "torchvision/", "timm/")
     name = config.student
-    if not (name.startswith(kinds) or ":" in name or Path(name).is_dir()):
+    folder = None if name is None else Path(name)
+    if name and not (name.startswith(kinds) or ":" in name or Path(name).is_dir()):
         raise UsageError(
             f"--student {name}: wanted softlabel/small-cnn, torchvision/NAME, timm/NAME, "
             "pkg.module:factory or the folder of a student"
         )
+    if config.init is not None and folder is not None and folder.is_dir():
+        raise UsageError(
+            f"--student {name}: is a folder, which is what --init is for; give one of the two"
+        )
+    begun = config.begun_from
+    if begun is not None and not (begun / "config.json").is_file():
+        raise UsageError(f"--init {begun}: wanted the folder of a student, found none there")
     output = str(config.output)
     if "://" in output or output.startswith("s3:/"):
         raise UsageError(f"--output {output}: wanted a local folder, found a URL")
     if config.output.exists() and not config.output.is_dir():
         raise UsageError(f"--output {output}: wanted a folder, found a file")
-    if Path(name).is_dir() and config.output.resolve() == Path(name).resolve():
-        raise UsageError(f"--output {output}: is --student too; write to another folder")
+    if begun is not None and config.output.resolve() == begun.resolve():
+        raise UsageError(
+            f"--output {output}: is the student to begin from; write to another folder"
+        )
     if config.resume not in ("auto", "never") and not Path(config.resume).is_dir():
         raise UsageError(
             f"--resume {config.resume}: wanted auto, never or the folder of a checkpoint"

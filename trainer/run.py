@@ -3,12 +3,13 @@
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from softlabel.shards.errors import MachineError, UsageError
 from softlabel.shards.failpoints import reached
@@ -16,12 +17,9 @@ from softlabel.shards.progress import Progress
 from softlabel.shards.stopping import StopRequest, stop_on_signals
 from softlabel.trainer import checkpoint
 from softlabel.trainer.assembly import (
-    Student,
-    fresh,
     make_loader,
     make_renderer,
     make_settings,
-    make_student,
     make_training,
     open_decoder_of,
     provenance,
@@ -29,6 +27,7 @@ from softlabel.trainer.assembly import (
 )
 from softlabel.trainer.card import model_card
 from softlabel.trainer.config import TrainConfig
+from softlabel.trainer.first_weights import Student, fresh, make_student
 from softlabel.trainer.metrics import FILE, Meter, MetricsFile, Row, last_row
 from softlabel.trainer.plan import Plan, make_plan
 from softlabel.trainer.resume import resume, snapshot
@@ -63,8 +62,12 @@ def train(config: TrainConfig) -> Outcome:
     return train_plan(make_plan(config))
 
 
-def train_plan(plan: Plan) -> Outcome:
-    """Train as planned."""
+AfterStep = Callable[[int, nn.Module], None]
+"""Told how many steps are done, and shown the student, which it must leave as it was."""
+
+
+def train_plan(plan: Plan, *, after_step: AfterStep | None = None) -> Outcome:
+    """Train as planned; `after_step` may watch."""
     config = plan.config
     device = resolve_device(config.device)
     with stop_on_signals(grace_s=0.0) as stop, _exact(device):
@@ -79,7 +82,7 @@ def train_plan(plan: Plan) -> Outcome:
         with progress:
             for note in (*plan.notes, *student.notes, *notes):
                 progress.say(note)
-            run.until_done(stop)
+            run.until_done(stop, after_step)
             run.close()
     return Outcome(step=run.step, num_steps=plan.num_steps, signal=stop.signal)
 
@@ -110,7 +113,7 @@ class _Run:
         except OSError as error:
             raise MachineError(f"--output {output}: can't be written: {error.strerror}") from None
 
-    def until_done(self, stop: StopRequest) -> None:
+    def until_done(self, stop: StopRequest, after_step: AfterStep | None) -> None:
         """Take all steps that are left, or those until somebody asks to stop."""
         plan = self.plan
         if self.step == plan.num_steps:
@@ -128,10 +131,10 @@ class _Run:
             ended=lambda: stop.requested,
         ) as batches:
             start = time.perf_counter()
-            self._loop(batches)
+            self._loop(batches, after_step)
             self._say_speed(time.perf_counter() - start, batches.waited_s)
 
-    def _loop(self, batches: BatchStream) -> None:
+    def _loop(self, batches: BatchStream, after_step: AfterStep | None) -> None:
         config = self.plan.config
         meter = Meter(self._training.device)
         details: dict[str, str] = {}
@@ -139,6 +142,8 @@ class _Run:
             meter.add(*self._training.step(batch))
             self.step = batch.step + 1
             reached("step-taken")
+            if after_step is not None:
+                after_step(self.step, self._training.student)
             due = self.step % config.checkpoint_every == 0
             if due or self.step % config.log_interval == 0:
                 details = self._write_row(meter, batches.waited_s)

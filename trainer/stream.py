@@ -34,7 +34,9 @@ class Batch:
     """[B, H, W, 3] uint8 RGB"""
     rows: LabelledRows
     weight: NDArray[np.float32]
-    """[B] 1, or 0 for what fills up the last batch."""
+    """[B] in the loss; 0 for what fills up the last batch."""
+    num_counted: int
+    """Rows that are no filling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +170,16 @@ class _Planner:
             for part in _parts(settings.batch_size)
         ]
         position = np.arange(step * settings.batch_size, (step + 1) * settings.batch_size)
-        weight = (position < settings.num_rows).astype(np.float32)
-        epoch = pieces[0].source.epoch
-        return Batch(step=step, epoch=epoch, pixels=pixels, rows=rows, weight=weight), rendered
+        counted = position < settings.num_rows
+        batch = Batch(
+            step=step,
+            epoch=pieces[0].source.epoch,
+            pixels=pixels,
+            rows=rows,
+            weight=rows.weight * counted,
+            num_counted=int(counted.sum()),
+        )
+        return batch, rendered
 
 
 def _parts(length: int) -> list[slice]:

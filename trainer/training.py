@@ -49,8 +49,8 @@ class Training:
     max_grad_norm: float | None
     seed: int
 
-    def step(self, batch: Batch) -> tuple[Tensor, float]:
-        """Take one step; sums [3] of KL, cross-entropy and agreement, and the batch's weight."""
+    def step(self, batch: Batch) -> tuple[Tensor, int]:
+        """Take one step; sums [3] of KL, cross-entropy and agreement, and of how many rows."""
         seed_torch(self.seed, batch.step + 1)
         set_learning_rate(self.optimiser, self.schedule.learning_rate(batch.step))
         targets = on_device(batch, self.device)
@@ -69,7 +69,7 @@ class Training:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.max_grad_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return sums, targets.total_weight
+        return sums, targets.num_counted
 
     def _precision(self) -> Any:
         if self.amp == "none":
@@ -83,14 +83,14 @@ def on_device(batch: Batch, device: torch.device) -> Targets:
     def moved(array: Any) -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 
-    rows, total = batch.rows, float(batch.weight.sum())
+    rows = batch.rows
     return Targets(
         topk_logit=moved(rows.topk_logit),
         topk_class=moved(rows.topk_class),
         tail_lse=moved(rows.tail_lse),
         target=moved(rows.target),
-        weight=None if total == len(batch.weight) else moved(batch.weight),
-        total_weight=total,
+        weight=None if (batch.weight == 1).all() else moved(batch.weight),
+        num_counted=batch.num_counted,
     )
 
 

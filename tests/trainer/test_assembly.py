@@ -10,12 +10,12 @@ from softlabel.shards.errors import IdentityError, MachineError
 from softlabel.shards.recipe import Recipe
 from softlabel.trainer import assembly
 from softlabel.trainer.assembly import (
-    make_student,
     make_training,
     open_decoder_of,
     resolve_device,
 )
 from softlabel.trainer.config import TrainConfig
+from softlabel.trainer.first_weights import make_student
 from softlabel.trainer.plan import make_plan
 from softlabel.trainer.student_files import StudentConfig, save_student
 from softlabel.trainer.training import Normaliser
@@ -94,7 +94,7 @@ def test_a_student_folder_of_another_number_of_classes_does_not_belong(plan, tmp
     )
     save_student(tmp_path / "seven", found.build(), found, card="")
     config = replace(plan.config, student=str(tmp_path / "seven"))
-    with pytest.raises(IdentityError, match="has 7 classes, the labels 10"):
+    with pytest.raises(IdentityError, match="has 7 classes, the labels have 10"):
         make_student(replace(plan, config=config))
 
 

@@ -228,8 +228,9 @@ def test_an_output_that_is_a_file_or_the_student_itself_is_refused(collection, t
     (tmp_path / "file").write_text("x")
     assert "found a file" in str(refusal(collection, tmp_path, output=tmp_path / "file"))
     (tmp_path / "s").mkdir()
+    (tmp_path / "s/config.json").write_text("{}")
     error = refusal(collection, tmp_path, output=tmp_path / "s", student=str(tmp_path / "s"))
-    assert "is --student too" in str(error)
+    assert "is the student to begin from" in str(error)
 
 
 def test_the_order_of_shards_does_not_matter_to_the_run(collection, tmp_path):

@@ -20,7 +20,7 @@ def make(**changes):
     return Objective(**{**options, "smoothing": 0.0, "num_classes": C, **changes})
 
 
-def batch(temperature, *, weight=None, targets=None, seed=0):
+def batch(temperature, *, weight=None, counted=None, targets=None, seed=0):
     """Dense float64 teacher logits and the targets made from them."""
     rng = np.random.default_rng(seed)
     z = np.sort(rng.normal(0, 3, (B, C)), axis=1)[:, ::-1]
@@ -38,7 +38,7 @@ def batch(temperature, *, weight=None, targets=None, seed=0):
         tail_lse=torch.tensor(tail, dtype=torch.float32),
         target=torch.tensor(targets if targets is not None else [-1] * B),
         weight=weights,
-        total_weight=float(B if weight is None else sum(weight)),
+        num_counted=counted or B,
     )
     return torch.tensor(dense), made
 
@@ -80,7 +80,7 @@ def expected(logits, dense, targets, objective):
     )
     soft, hard = (w * soft).sum(), (w * hard).sum()
     total = objective.distill_weight * soft + objective.task_weight * hard
-    (gradient,) = torch.autograd.grad(total / targets.total_weight, exact)
+    (gradient,) = torch.autograd.grad(total / targets.num_counted, exact)
     return gradient, soft.item(), hard.item()
 
 
@@ -96,7 +96,11 @@ def student_logits(width=C, dtype=torch.float32):
     ids=["soft", "both", "smoothed-amp"],
 )
 @pytest.mark.parametrize("width", [C, 16])
-@pytest.mark.parametrize("weight", [None, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]], ids=["all", "some"])
+@pytest.mark.parametrize(
+    "weight",
+    [None, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0], [0.25, 3.0, 1.0, 0.5, 7.0, 0.1]],
+    ids=["all", "some", "weighted"],
+)
 def test_loss_and_gradient_are_the_definitions(
     tail, temperature, task_weight, smoothing, scale, width, weight
 ):
@@ -158,7 +162,7 @@ def test_agreement_counts_rows_by_weight_and_real_classes_only(width):
 
 def test_small_gradients_of_float16_logits_are_scaled_before_they_are_rounded():
     """1 / 20,000 of a small probability: below float16's smallest number, were it not scaled."""
-    dense, targets = batch(1.0, weight=[20_000.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    dense, targets = batch(1.0, weight=[20_000.0, 1.0, 1.0, 1.0, 1.0, 1.0], counted=20_005)
     objective = make(tail="renorm")
     logits = student_logits(dtype=torch.float16)
     objective.backward(logits * 1, targets, scaler(65536.0))

@@ -52,10 +52,11 @@ def batch(step=0, size=6):
         topk_logit=-np.sort(rng.uniform(0, 9, (size, 5)).astype(np.float16), axis=1),
         topk_class=np.argsort(rng.random((size, 5)), axis=1).astype(np.int32),
         tail_lse=np.full(size, -np.inf, np.float32),
+        weight=np.ones(size, np.float32),
     )
     pixels = torch.from_numpy(rng.integers(0, 256, (size, 8, 8, 3), np.uint8))
     weight = np.ones(size, np.float32)
-    return Batch(step=step, epoch=0, pixels=pixels, rows=rows, weight=weight)
+    return Batch(step=step, epoch=0, pixels=pixels, rows=rows, weight=weight, num_counted=size)
 
 
 def make(student=None, *, opt="momentum", **changes):
@@ -133,8 +134,10 @@ def test_rows_of_weight_0_change_nothing():
     whole, padded = make(), make()
     some = batch(size=6)
     rows = some.rows.take(slice(0, 4))
-    whole.step(replace(some, pixels=some.pixels[:4], rows=rows, weight=some.weight[:4]))
-    _, weight = padded.step(replace(some, weight=np.float32([1, 1, 1, 1, 0, 0])))
-    assert weight == 4
+    four = {"rows": rows, "weight": some.weight[:4], "num_counted": 4}
+    whole.step(replace(some, pixels=some.pixels[:4], **four))
+    filled = np.float32([1, 1, 1, 1, 0, 0])
+    _, counted = padded.step(replace(some, weight=filled, num_counted=4))
+    assert counted == 4
     for one, other in zip(whole.student.parameters(), padded.student.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-7)
