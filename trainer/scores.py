@@ -83,6 +83,6 @@ def _bins(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
     Source of the trick: Herf, "Radix tricks" (2001).
     """
-    bits = scores.astype(np.float32).view(np.uint32)
+    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)  # -0 becomes 0
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered >> np.uint32(16)).astype(np.int64)
