@@ -49,6 +49,12 @@ def test_even_a_short_training_learns_from_the_labels_alone(demo):
     assert student["agreement"]["value"] > 0.45
 
 
+def test_a_student_of_foreign_images_only_beats_chance_and_has_its_line(demo):
+    blind = json.loads((demo / "blind-evaluation/evaluation.json").read_text())["figures"]
+    assert blind["student"]["accuracy"]["value"] > 0.13
+    assert "blind: the same student" in (demo / "said.txt").read_text()
+
+
 def test_the_report_stands_alone_and_the_table_is_printed(demo):
     page = (demo / "report.html").read_text()
     assert "http://" not in page

@@ -34,6 +34,14 @@ def test_every_command_of_the_demo_parses_and_says_what_the_story_says(tmp_path)
     assert (baseline.task_loss_weight, baseline.distill_loss_weight) == (1, 0)
     assert student.shards == (str(demo.train_tars),)
     assert baseline.shards == (str(demo.labelled_tars),)
+    blind = parsed(commands.train_blind(demo), TrainConfig)
+    assert blind.shards == (str(demo.foreign_tars),) != student.shards
+    assert blind.labels == demo.foreign_labels
+    assert parsed(commands.label_foreign(demo, teacher), LabelConfig).shards == blind.shards
+    assert blind.task_loss_weight == 0
+    for field in ("steps", "batch_size", "lr", "kd_temperature", "student", "seed"):
+        assert getattr(blind, field) == getattr(student, field), field
+    assert parsed(commands.evaluate_blind(demo), EvalConfig).student == demo.blind
     for field in ("steps", "batch_size", "lr", "sched", "opt", "student", "seed", "weight_decay"):
         assert getattr(student, field) == getattr(baseline, field), field
     assert parsed(commands.evaluate(demo), EvalConfig).control == demo.baseline

@@ -28,6 +28,14 @@ def label_train(config: DemoConfig, teacher: Path) -> list[str]:
     ]
 
 
+def label_foreign(config: DemoConfig, teacher: Path) -> list[str]:
+    """What the teacher calls images of things it has no class for."""
+    return [
+        *_label(teacher, config.foreign_tars, config.foreign_labels),
+        *("--views", str(config.views), "--view-recipe", "crop-flip", "--seed", str(config.seed)),
+    ]
+
+
 def label_test(config: DemoConfig, teacher: Path) -> list[str]:
     """What the teacher says of the test images."""
     return _label(teacher, config.test_tars, config.test_labels)
@@ -50,6 +58,14 @@ def train_student(config: DemoConfig) -> list[str]:
     """Train on the stored labels alone."""
     return [
         *_train(config, config.train_tars, config.train_labels, config.student),
+        *("--kd-temperature", "2"),
+    ]
+
+
+def train_blind(config: DemoConfig) -> list[str]:
+    """The same student, as long, on foreign images only: it never sees one of the ten classes."""
+    return [
+        *_train(config, config.foreign_tars, config.foreign_labels, config.blind),
         *("--kd-temperature", "2"),
     ]
 
@@ -87,6 +103,15 @@ def evaluate(config: DemoConfig) -> list[str]:
         *("kd-eval", "--student", str(config.student), "--control", str(config.baseline)),
         *("--shards", str(config.test_tars), "--labels", str(config.test_labels)),
         *("--output", str(config.evaluation)),
+    ]
+
+
+def evaluate_blind(config: DemoConfig) -> list[str]:
+    """The student of foreign images on the test images."""
+    return [
+        *("kd-eval", "--student", str(config.blind)),
+        *("--shards", str(config.test_tars), "--labels", str(config.test_labels)),
+        *("--output", str(config.blind_evaluation)),
     ]
 
 

@@ -28,7 +28,33 @@ def compare(config: DemoConfig) -> Evaluation:
     return evaluation
 
 
-def write_report(config: DemoConfig, evaluation: Evaluation, seconds: Mapping[str, float]) -> None:
+def compare_blind(config: DemoConfig) -> Evaluation:
+    """The student of foreign images on the test images."""
+    settings = EvalConfig(
+        student=config.blind,
+        shards=(str(config.test_tars),),
+        labels=config.test_labels,
+        output=config.blind_evaluation,
+    )
+    evaluation = evaluate(settings)
+    write_results(evaluation, config.blind_evaluation)
+    return evaluation
+
+
+def blind_line(config: DemoConfig, blind: Evaluation) -> str:
+    """The student of foreign images, in a line."""
+    own, teacher = blind.figures["student"], blind.figures["teacher"]
+    images = blind.models[0].described.training["images"]
+    return (
+        f"blind: the same student, as many steps, on {images:,} images of other things only "
+        f"(emoji, crops of two photographs): accuracy {own['accuracy'].value:.1%} of the teacher's "
+        f"{teacher['accuracy'].value:.1%}, agreement {own['agreement'].value:.1%}; chance is 10%"
+    )
+
+
+def write_report(
+    config: DemoConfig, evaluation: Evaluation, blind: Evaluation, seconds: Mapping[str, float]
+) -> None:
     """report.html."""
     stats = store_stats(open_store(config.train_labels))
     told = section(
@@ -40,6 +66,7 @@ def write_report(config: DemoConfig, evaluation: Evaluation, seconds: Mapping[st
             "is the same student, trained as long on the true classes. All three are compared on "
             "the 10,000 test images."
         ),
+        paragraph(blind_line(config, blind)),
         table(["stage", "seconds"], [(name, f"{took:.0f}") for name, took in seconds.items()]),
     )
     labels = section("The store of the training images", bullets(list(stats_lines(stats))))
@@ -48,7 +75,7 @@ def write_report(config: DemoConfig, evaluation: Evaluation, seconds: Mapping[st
 
 
 def result_lines(
-    config: DemoConfig, evaluation: Evaluation, seconds: Mapping[str, float]
+    config: DemoConfig, evaluation: Evaluation, blind: Evaluation, seconds: Mapping[str, float]
 ) -> list[str]:
     """The table, the seconds, and where to look."""
     took = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
@@ -57,6 +84,7 @@ def result_lines(
         *lines(evaluation),
         "",
         "control: the same student, as many steps, on the true classes the student never saw",
+        blind_line(config, blind),
         f"seconds: {took}; {sum(seconds.values()):.0f} s in all",
         f"look at {config.report}",
     ]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 NUM_TRAIN_TARS = 50
 NUM_TEST_TARS = 10
+NUM_FOREIGN_TARS = 12
+"""Of each foreign collection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class DemoConfig:
     fresh: bool = False
     """Start over; downloads are kept. Without it the demo goes on where it stopped."""
     steps: int = 1250
-    """Training steps of 128 images, for the student and for the baseline alike."""
+    """Training steps of 128 images, the same for all three students."""
     views: int = 4
     """Labelled crop-flip views an image."""
     seed: int = 0
@@ -36,6 +38,16 @@ class DemoConfig:
     def test_tars(self) -> Path:
         """The test images with their true classes."""
         return self.folder / "tars/test"
+
+    @property
+    def foreign_tars(self) -> Path:
+        """Images of none of the ten classes' kind: emoji and crops of two photographs."""
+        return self.folder / "tars/foreign"
+
+    @property
+    def foreign_labels(self) -> Path:
+        """What the teacher says of those."""
+        return self.folder / "labels/foreign.zarr"
 
     @property
     def train_labels(self) -> Path:
@@ -63,9 +75,19 @@ class DemoConfig:
         return self.folder / "baseline"
 
     @property
+    def blind(self) -> Path:
+        """The same student, as long, on the foreign images' labels."""
+        return self.folder / "blind"
+
+    @property
     def evaluation(self) -> Path:
         """kd-eval's output."""
         return self.folder / "evaluation"
+
+    @property
+    def blind_evaluation(self) -> Path:
+        """kd-eval's output for the student of foreign images."""
+        return self.folder / "blind-evaluation"
 
     @property
     def report(self) -> Path:

@@ -3,10 +3,15 @@
 import shutil
 from pathlib import Path
 
-from softlabel.shards.errors import UsageError
+from softlabel.shards.errors import MachineError, UsageError
 from softlabel.shards.sealed import canonical
 from softlabel.tools.demo import commands
-from softlabel.tools.demo.settings import NUM_TEST_TARS, NUM_TRAIN_TARS, DemoConfig
+from softlabel.tools.demo.settings import (
+    NUM_FOREIGN_TARS,
+    NUM_TEST_TARS,
+    NUM_TRAIN_TARS,
+    DemoConfig,
+)
 from softlabel.tools.demo.stages import StageTimes
 
 _NOTE = "demo.json"
@@ -26,18 +31,25 @@ def tell(config: DemoConfig) -> None:
             _write_images(config)
     with times.stage("label: the teacher, once"):
         commands.run(commands.label_train(config, teacher))
+        commands.run(commands.label_foreign(config, teacher))
         commands.run(commands.label_test(config, teacher))
     with times.stage("baseline's true classes"):
         commands.run(commands.label_labelled(config, teacher))
-    with times.stage("train: student and baseline side by side"):
-        commands.run(commands.train_student(config), commands.train_baseline(config))
+    with times.stage("train: student, baseline and a student of foreign images, side by side"):
+        commands.run(
+            commands.train_student(config),
+            commands.train_baseline(config),
+            commands.train_blind(config),
+        )
     with times.stage("compare on the test images"):
-        from softlabel.tools.demo.report import compare, result_lines, write_report
+        from softlabel.tools.demo.report import compare, compare_blind, result_lines, write_report
 
         commands.show(commands.evaluate(config))
         evaluation = compare(config)
-    write_report(config, evaluation, times.seconds())
-    print(*result_lines(config, evaluation, times.seconds()), sep="\n")
+        commands.show(commands.evaluate_blind(config))
+        blind = compare_blind(config)
+    write_report(config, evaluation, blind, times.seconds())
+    print(*result_lines(config, evaluation, blind, times.seconds()), sep="\n")
 
 
 def _settle(config: DemoConfig) -> None:
@@ -97,6 +109,32 @@ def _write_images(config: DemoConfig) -> None:
         num_tars=NUM_TEST_TARS,
         key_prefix="test-",
     )
+    foreign = _write_foreign(config)
     print(f"wrote {NUM_TRAIN_TARS} tars of training images without labels: {config.train_tars}")
     print(f"wrote the same with labels, for the baseline only: {config.labelled_tars}")
     print(f"wrote {NUM_TEST_TARS} tars of test images: {config.test_tars}")
+    print(f"wrote tars of foreign images ({', '.join(foreign)}): {config.foreign_tars}")
+
+
+def _write_foreign(config: DemoConfig) -> list[str]:
+    """Emoji, and crops of two photographs; names and counts. Without emoji the crops alone."""
+    from softlabel.tools.realdata import collections
+    from softlabel.tools.realdata.image_tars import write_tars
+
+    written = []
+    for name in ("emoji", "patches"):
+        try:
+            images = collections.COLLECTIONS[name](32)
+        except MachineError as error:
+            print(f"left out: {name}: {error}")
+            continue
+        write_tars(
+            images,
+            None,
+            config.foreign_tars,
+            prefix=name,
+            num_tars=NUM_FOREIGN_TARS,
+            key_prefix=f"{name}-",
+        )
+        written.append(f"{len(images):,} {name}")
+    return written
