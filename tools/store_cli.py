@@ -14,6 +14,7 @@ DESCRIPTION = """Look into a label store.
 
 Examples:
   kd-store stats labels.zarr
+  kd-store stats labels.zarr --source-by 'path:pool/([^/]+)/' --html labels.html
   kd-store verify labels.zarr
   kd-store show labels.zarr --key some/image --shards 'train-{0000..0099}.tar'
 
@@ -22,12 +23,20 @@ Exit codes: 0 fine, 2 usage, 4 other tars than were labelled, 6 store damaged.""
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Members, labels, classes and bytes, from the store alone."""
+    """Members, labels, classes and bytes, and the labels of each source, from the store alone."""
 
     store: tyro.conf.Positional[Path]
     """Folder of the store."""
+    source_by: str = "name"
+    """What makes a source: name (the tar's without its number), tar, path:REGEX, key:REGEX or
+    json:FIELD. Of an expression its first group counts."""
+    shards: tuple[str, ...] = ()
+    """Where the tars are now, for sources by key or json and for pictures; else where they lay
+    when they were labelled."""
     json: bool = False
-    """One JSON object instead of lines."""
+    """One JSON object instead of lines; it has the tars one by one too."""
+    html: Path | None = None
+    """Also write a page with figures and pictures here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +76,42 @@ Command = (
 
 def run(command: Stats | Verify | Show) -> int:
     """Do it; the exit code."""
+    if isinstance(command, Stats):
+        return _stats(command)
     from softlabel.shards.store import open_store
 
     store = open_store(command.store)
-    if isinstance(command, Stats):
-        return _stats(store, command)
     if isinstance(command, Verify):
         return _verify(store, command)
     return _show(store, command)
 
 
-def _stats(store: Any, command: Stats) -> int:
-    from softlabel.tools.store_stats import stats_lines, store_stats
+def _stats(command: Stats) -> int:
+    from softlabel.shards.sources import parse_source_by
 
-    stats = store_stats(store)
+    by = parse_source_by(command.source_by)
+
+    from softlabel.shards.store import open_store
+    from softlabel.tools.stats.collect import collect
+    from softlabel.tools.stats.page import refuse_unwritable, write_page
+    from softlabel.tools.stats.pictures import tars_at_hand
+    from softlabel.tools.store_stats import collection_lines, stats_lines, store_stats
+
+    store = open_store(command.store)
+    if command.html is not None:
+        refuse_unwritable(command.html)
+    urls = tars_at_hand(store, command.shards)
+    collection = collect(store, by=by, urls=urls)
+    stats = store_stats(store, collection)
+    if command.html is not None:
+        write_page(store, collection, urls=urls, path=command.html)
     if command.json:
-        print(json.dumps(stats))
-    else:
-        print(*stats_lines(stats), sep="\n")
+        print(json.dumps(stats, allow_nan=False))
+        return 0
+    print(*stats_lines(stats), sep="\n")
+    print(*collection_lines(store, collection), sep="\n")
+    if command.html is not None:
+        print(f"page       {command.html}")
     return 0
 
 

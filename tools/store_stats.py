@@ -1,113 +1,75 @@
-"""What is in a store, from the store alone: members, labels, classes, bytes, runs."""
+"""What is in a store, from the store alone: members, labels, classes, sources, bytes, runs."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from softlabel.shards.disk import raw_row_bytes
-from softlabel.shards.statistics import WANTED_TAIL, LabelStatistics, probabilities
-from softlabel.shards.status import Status
+from softlabel.shards.statistics import WANTED_TAIL
 from softlabel.shards.store import Store
-
-_SHOWN_CLASSES = 10
-
-
-@dataclass
-class _Sums:
-    labels: LabelStatistics
-    top1: NDArray[np.int64]
-    tail_by_temperature: NDArray[np.float64]
-    targets: int = 0
-    duplicates: int = 0
+from softlabel.tools.stats.collect import Collection, collect
+from softlabel.tools.stats.findings import NOTES, label_warnings, shown
+from softlabel.tools.stats.lines import source_lines
+from softlabel.tools.stats.record import source_record, tar_record
+from softlabel.tools.stats.source import SourceStatistics
+from softlabel.tools.stats.values import base_temperature
 
 
-def store_stats(store: Store) -> dict[str, Any]:
-    """All figures as JSON has them; reads every committed tar's labels."""
+def store_stats(store: Store, collection: Collection | None = None) -> dict[str, Any]:
+    """All figures as JSON has them; reads every committed tar's labels, unless they were read."""
     manifest = store.manifest
-    commits = store.commits()
-    sums = _sum_up(store)
-    counts = dict.fromkeys((status.name.lower() for status in Status), 0)
-    for commit in commits.values():
-        for number, count in commit.status_counts.items():
-            counts[Status(int(number)).name.lower()] += count
-    members = sum(commit.members for commit in commits.values())
-    wanted, exact = sums.labels.wanted_top_k()
-    views = max(sums.labels.rows, 1)
+    collection = collection or collect(store)
+    whole = collection.whole
+    named = partial(class_name, store)
     return {
         "store": str(store.path),
         "store_id": store.store_id,
         "tars": len(store.tars),
-        "labelled_tars": len(commits),
-        "members": members,
-        "status": {name: count for name, count in counts.items() if count},
-        "with_target": sums.targets,
-        "duplicate_images": sums.duplicates,
+        "labelled_tars": len(collection.tars),
+        "members": whole.rows,
+        "status": {status.name.lower(): count for status, count in whole.status.items()},
+        "with_target": whole.targets,
+        "duplicate_images": whole.duplicates,
+        "duplicates_exact": whole.duplicates_exact,
         "manifest": manifest.to_dict() | {"class_names": bool(manifest.class_names)},
-        "labels": {
-            "views": sums.labels.rows,
-            "mean_p1": sums.labels.mean_confidence,
-            "mean_entropy_nats": sums.labels.mean_entropy,
-            "share_p1_over_0.999": sums.labels.saturated_share,
-            "mean_tail": {
-                f"{t:g}": float(tail / views)
-                for t, tail in zip(manifest.temperatures, sums.tail_by_temperature, strict=True)
-            },
-            "top_k_for_mean_tail_under_0.05": {"k": wanted, "exact": exact},
-        },
-        "classes": _classes(store, sums.top1),
-        "bytes": _bytes(store, members),
+        "labels": _labels(collection),
+        "classes": _classes(store, whole),
+        "bytes": _bytes(store, whole.rows),
         "runs": _runs(store),
+        "source_by": str(collection.by),
+        "sources": [source_record(source, named) for source in collection.sources],
+        "by_tar": [tar_record(tar, named) for tar in collection.tars],
+        "warnings": label_warnings(collection, class_name=named),
     }
 
 
-def _sum_up(store: Store) -> _Sums:
-    manifest = store.manifest
-    left_out = manifest.num_classes - manifest.top_k
-    sums = _Sums(
-        LabelStatistics(manifest.temperatures, left_out),
-        np.zeros(manifest.num_classes, np.int64),
-        np.zeros(len(manifest.temperatures)),
-    )
-    images: list[NDArray[np.uint64]] = []
-    names = ("status", "topk_logit", "topk_class", "tail_lse", "target", "image_hash")
-    for tar in store.commits():
-        rows = store.read(tar, names)
-        ok = rows["status"] == Status.OK
-        logit, tail = rows["topk_logit"][ok], rows["tail_lse"][ok]
-        sums.labels.add(logit, tail)
-        sums.top1 += np.bincount(
-            rows["topk_class"][ok][..., 0].ravel(), minlength=manifest.num_classes
-        )
-        for i, temperature in enumerate(manifest.temperatures):
-            _, mass = probabilities(
-                logit,
-                tail,
-                temperatures=manifest.temperatures,
-                temperature=temperature,
-                num_not_stored=left_out,
-            )
-            sums.tail_by_temperature[i] += mass.sum()
-        sums.targets += int((rows["target"] >= 0).sum())
-        images.append(rows["image_hash"][ok])
-    if images:
-        every = np.concatenate(images)
-        sums.duplicates = len(every) - len(np.unique(every))
-    return sums
-
-
-def _classes(store: Store, top1: NDArray[np.int64]) -> dict[str, Any]:
-    share = top1 / max(top1.sum(), 1)
-    seen = share[share > 0]
-    effective = float(np.exp(-(seen * np.log(seen)).sum())) if len(seen) else 0.0
-    order = np.argsort(-top1, kind="stable")[:_SHOWN_CLASSES]
+def _labels(collection: Collection) -> dict[str, Any]:
+    whole, manifest = collection.whole, collection.manifest
+    base = base_temperature(manifest)
+    wanted, exact = whole.wanted_top_k.get(base, (0, True))
     return {
-        "effective_number": effective,
-        "never_first": int((top1 == 0).sum()),
-        "most_frequent": {class_name(store, int(c)): float(share[c]) for c in order if top1[c]},
+        "views": whole.labels,
+        "temperature": base,
+        "mean_p1": whole.mean("p1") or 0.0,
+        "mean_entropy_nats": whole.mean("entropy") or 0.0,
+        "mean_energy": whole.mean("energy") or 0.0,
+        "share_p1_over_0.999": whole.saturated_share,
+        "mean_tail": {f"{t:g}": whole.mean(f"tail at {t:g}") or 0.0 for t in manifest.temperatures},
+        "top_k_for_mean_tail_under_0.05": {"k": wanted, "exact": exact},
+    }
+
+
+def _classes(store: Store, whole: SourceStatistics) -> dict[str, Any]:
+    return {
+        "effective_number": whole.effective_classes,
+        "never_first": int(np.count_nonzero(whole.class_histogram == 0)),
+        "most_frequent": {
+            class_name(store, number): count / whole.labelled
+            for number, count in whole.most_frequent
+        },
     }
 
 
@@ -164,6 +126,28 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
         f"labels     {labels['views']:,} views ({manifest['views']} {manifest['view_recipe']} an "
         f"image), top {manifest['top_k']}"
     )
+    yield from _label_lines(labels)
+    classes = stats["classes"]
+    yield (
+        f"classes    effective number {classes['effective_number']:.1f} of "
+        f"{manifest['num_classes']}, {classes['never_first']} never first"
+    )
+    frequent = ", ".join(
+        f"{shown(name)} {share:.1%}" for name, share in classes["most_frequent"].items()
+    )
+    yield f"           {frequent}"
+    size = stats["bytes"]
+    yield (
+        f"bytes      {size['stored'] / 1e6:,.2f} MB; a member {size['stored_a_member']}, "
+        f"raw {size['raw_a_member']}"
+    )
+    for run in stats["runs"]:
+        yield f"run        {run['log']}: {run['images']:,} images, {run['images_per_s']:,} images/s"
+
+
+def _label_lines(labels: dict[str, Any]) -> Iterator[str]:
+    if not labels["views"]:
+        return
     yield (
         f"           mean p1 {labels['mean_p1']:.3f}, mean entropy "
         f"{labels['mean_entropy_nats']:.3f} nats, p1 > 0.999 in {labels['share_p1_over_0.999']:.1%}"
@@ -173,17 +157,13 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
     wanted = labels["top_k_for_mean_tail_under_0.05"]
     least = "" if wanted["exact"] else "at least "
     yield f"           K for a mean tail under {WANTED_TAIL:.0%}: {least}{wanted['k']}"
-    classes = stats["classes"]
-    yield (
-        f"classes    effective number {classes['effective_number']:.1f} of "
-        f"{manifest['num_classes']}, {classes['never_first']} never first"
-    )
-    frequent = ", ".join(f"{name} {share:.1%}" for name, share in classes["most_frequent"].items())
-    yield f"           {frequent}"
-    size = stats["bytes"]
-    yield (
-        f"bytes      {size['stored'] / 1e6:,.2f} MB; a member {size['stored_a_member']}, "
-        f"raw {size['raw_a_member']}"
-    )
-    for run in stats["runs"]:
-        yield f"run        {run['log']}: {run['images']:,} images, {run['images_per_s']:,} images/s"
+
+
+def collection_lines(store: Store, collection: Collection) -> Iterator[str]:
+    """The sources as a table, warnings, and what the figures do not say."""
+    named = partial(class_name, store)
+    yield from source_lines(collection, named)
+    for warning in label_warnings(collection, class_name=named):
+        yield f"warning    {warning}"
+    if collection.sources:
+        yield from (f"note       {note}" for note in NOTES)

@@ -145,6 +145,44 @@ def reliability_diagram(
         return _svg(drawing, f"accuracy over confidence of the {name}")
 
 
+def scatter(
+    name: str,
+    *,
+    x: Floats,
+    y: Floats,
+    line: tuple[float, float] | None,
+    x_label: str,
+    y_label: str,
+) -> Markup:
+    """Points [N], the diagonal on which both are equal, and perhaps a line (slope, at zero)."""
+    colour = colour_of(name, 0)
+    ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+    with _drawing(_SQUARE, _SQUARE) as (drawing, axes):
+        axes.plot(ends, ends, color=_SOFT, linewidth=1, linestyle="--")
+        axes.scatter(x, y, 5, color=colour, alpha=0.35, linewidths=0)
+        if line is not None:
+            span = np.array([x.min(), x.max()])
+            axes.plot(span, line[0] * span + line[1], color=colour)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_title(name, fontsize=10)
+        return _svg(drawing, f"{y_label} over {x_label} of the {name}")
+
+
+def roc_curves(series: Mapping[str, Series]) -> Markup:
+    """Receiver operating curves by name: (false positive rate, true positive rate), 0 to 1 each."""
+    with _drawing(_SQUARE, _SQUARE) as (drawing, axes):
+        axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+        for number, (name, (x, y)) in enumerate(series.items()):
+            axes.plot(x, y, color=colour_of(name, number), label=name)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        _percent(axes.xaxis)
+        _percent(axes.yaxis)
+        if len(series) > 1:
+            axes.legend(loc="lower right")
+        return _svg(drawing, "true over false positive rate")
+
+
 def histogram(
     values: Mapping[str, Floats], *, label: str, bins: int = 20, span: tuple[float, float] = (0, 1)
 ) -> Markup:

@@ -44,6 +44,14 @@ summary { cursor: pointer; color: var(--soft); }
 .card .place { grid-column: 1 / -1; color: var(--soft); overflow-wrap: anywhere; }
 .card h3 { font-size: .75rem; font-weight: 600; margin: 0; color: var(--soft); }
 .card h3:not(:first-child) { margin-top: .35rem; }
+.sheet { display: grid; gap: .5rem; margin: .4rem 0 1.2rem;
+  grid-template-columns: repeat(auto-fill, minmax(6.4rem, 1fr)); }
+.sheet > div { padding: .4rem; background: var(--card); border-radius: .4rem; font-size: .78rem;
+  line-height: 1.3; min-width: 0; }
+.sheet img { display: block; width: 100%; height: 5.6rem; object-fit: contain; }
+.sheet img.small { image-rendering: pixelated; }
+.sheet span, .sheet small { display: block; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
 .guess { display: flex; justify-content: space-between; gap: .5rem; position: relative;
   padding: 0 .2rem; }
 .guess span { position: relative; }
