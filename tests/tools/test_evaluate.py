@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.examples import strong_disagreements, unsure_agreements
 from softlabel.tools.evaluate.page import report_page
 from softlabel.tools.evaluate.run import evaluate
+from softlabel.tools.evaluate.table import lines
 from softlabel.trainer.student_files import StudentConfig, save_student
 
 SIDE, CLASSES, TOP_K = 16, 24, 6
@@ -324,27 +326,90 @@ def test_every_figure_is_what_a_direct_computation_gives(result, truth, role):
     def right(row):
         return top(row, role, 1)[0] == row["target"]
 
+    worst = sorted(by_class_accuracy([(row["target"], right(row)) for row in known]))
     expected = {
         "accuracy": mean(right(row) for row in known),
         "accuracy_top5": mean(row["target"] in top(row, role, 5) for row in known),
         "ece": ece([(sure(row), right(row)) for row in known]),
+        "ece_adaptive": adaptive_ece([(sure(row), right(row)) for row in known]),
+        "worst_class_accuracy": worst[0],
+        "worst_decile_accuracy": mean(worst[: math.ceil(len(worst) / 10)]),
         "confidence": mean(map(sure, truth)),
     }
     if role != "teacher":
-        expected["agreement"] = mean(top(r, role, 1) == top(r, "teacher", 1) for r in truth)
-        expected["kl"] = mean(bucket_kl(row, role) for row in truth)
+        q = [row[role] for row in truth]
+        expected |= {
+            "agreement": mean(top(r, role, 1) == top(r, "teacher", 1) for r in truth),
+            "top5_overlap": mean(
+                len({*top(r, role, 5)} & {*top(r, "teacher", 5)}) / 5 for r in truth
+            ),
+            "kl": mean(bucket_kl(row, role) for row in truth),
+            "tv": mean(sum(abs(p - q) for p, q in buckets(row, role)) / 2 for row in truth),
+            "conf_slope": np.polyfit(
+                [log_odds(row["head"][0]) for row in truth],
+                [log_odds(p[row["classes"][0]]) for p, row in zip(q, truth, strict=True)],
+                1,
+            )[0],
+            "nll": mean(-math.log(row[role][row["target"]]) for row in known),
+            "brier": mean(
+                sum((p - (c == row["target"])) ** 2 for c, p in enumerate(row[role]))
+                for row in known
+            ),
+        }
     assert {name: figure["value"] for name, figure in figures.items()} == {
         name: pytest.approx(value, rel=1e-4, abs=1e-7) for name, value in expected.items()
     }
-    for figure in figures.values():
+    of_targets = {"accuracy", "accuracy_top5", "ece", "ece_adaptive", "nll", "brier"}
+    for name, figure in figures.items():
         assert figure["low"] <= figure["value"] <= figure["high"]
+        has_target = name in of_targets or name.startswith("worst")
+        assert figure["n"] == len(known if has_target else truth)
+
+
+def by_class_accuracy(pairs: list[tuple[int, bool]]) -> list[float]:
+    return [mean(right for c, right in pairs if c == wanted) for wanted in {c for c, _ in pairs}]
+
+
+def adaptive_ece(pairs: list[tuple[float, bool]]) -> float:
+    """No two confidences are equal here."""
+    pairs = sorted(pairs)
+    ends = [math.ceil(len(pairs) * b / 15) for b in range(16)]
+    parts = [pairs[low:high] for low, high in pairwise(ends)]
+    return sum(abs(sum(p - right for p, right in part)) for part in parts) / len(pairs)
+
+
+def log_odds(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def buckets(row: dict[str, Any], role: str) -> list[tuple[float, float]]:
+    q = row[role]
+    pairs = [(p, q[c]) for c, p in zip(row["classes"], row["head"], strict=True)]
+    return [*pairs, (row["tail"], sum(q[c] for c in range(CLASSES) if c not in row["classes"]))]
 
 
 def bucket_kl(row: dict[str, Any], role: str) -> float:
-    q = row[role]
-    pairs = [(p, q[c]) for c, p in zip(row["classes"], row["head"], strict=True)]
-    pairs.append((row["tail"], sum(q[c] for c in range(CLASSES) if c not in row["classes"])))
-    return sum(p * math.log(p / q) for p, q in pairs)
+    return sum(p * math.log(p / q) for p, q in buckets(row, role))
+
+
+def test_differences_are_those_of_the_values_and_narrower_than_two_intervals_together(result):
+    content = json.loads((result / "evaluation.json").read_text())
+    figures, differences = content["figures"], content["student_minus_control"]
+    assert set(differences) == set(figures["student"])
+    for name, found in differences.items():
+        student, control = figures["student"][name], figures["control"][name]
+        assert found["value"] == pytest.approx(student["value"] - control["value"])
+        assert found["low"] <= found["value"] <= found["high"]
+    for name in ("agreement", "kl", "confidence"):
+        wide = sum(figures[role][name]["high"] - figures[role][name]["low"]
+                   for role in ("student", "control"))  # fmt: skip
+        assert differences[name]["high"] - differences[name]["low"] < wide
+
+
+def test_kl_and_total_variation_of_merged_classes_are_called_lower_bounds(result):
+    content = json.loads((result / "evaluation.json").read_text())
+    assert content["lower_bounds"] == ["kl", "tv"]
+    assert "nats (lower bound)" in (result / "evaluation.md").read_text()
 
 
 def test_images_without_labels_are_counted_and_left_out(result, scene, truth):
@@ -395,15 +460,18 @@ def test_batch_size_and_workers_change_no_figure(scene, result, tmp_path):
 def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_model(scene, tmp_path, capsys):
     assert run(scene, tmp_path, "--control", scene.control) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == ["student", "teacher", "control"]
+    assert said[0].split() == ["student", "teacher", "control", "student", "-", "control"]
+    assert [line for line in said if line in {"Fidelity", "Generalisation"}] == [
+        "Fidelity", "Generalisation",
+    ]  # fmt: skip
     content = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
-    rows = {line.partition("  ")[0]: line for line in said}
+    rows = {line.strip().partition("  ")[0]: line for line in said}
     for title, name in (
         ("top-1 accuracy", "accuracy"),
         ("agreement with the teacher", "agreement"),
     ):
         assert f"{content['student'][name]['value']:.1%}" in rows[title]
-    assert rows["agreement with the teacher"].split()[-4] == "-"
+    assert rows["agreement with the teacher"].split()[7] == "-"
     assert "note: left out: 2 undecodable" in said
 
 
@@ -411,11 +479,26 @@ def test_without_control_and_targets_their_figures_are_missing(scene, tmp_path, 
     files = [(f"a{i}.png", s.data) for i, s in enumerate(scene.samples[0])]
     tar = str(write_tar(tmp_path / "plain.tar", files))
     make_store(tmp_path / "l.zarr", [tar])
-    config = scene.config(tmp_path, shards=(tar,), labels=tmp_path / "l.zarr", control=None)
+    config = scene.config(
+        tmp_path,
+        shards=(tar,),
+        labels=tmp_path / "l.zarr",
+        control=None,
+        degradations=("contrast",),
+        attacks=("fgsm",),
+        stress_images=3,
+    )
     found = evaluate(config)
     content = found.to_dict()
+    assert content["degradations"]["figures"]["student"] == {}
+    assert set(content["adversarial"]["figures"]["student"]) == {"fgsm/fooled", "fgsm/fooled_noise"}
+    assert not [line for line in lines(found) if line.startswith(("Generalisation", "Degradation"))]
     assert set(content["figures"]) == {"student", "teacher"}
-    assert set(content["figures"]["student"]) == {"agreement", "kl", "confidence"}
+    assert set(content["figures"]["student"]) == {
+        "agreement", "top5_overlap", "kl", "tv", "conf_slope", "confidence",
+    }  # fmt: skip
+    assert any(note.startswith("no targets") for note in content["notes"])
+    assert content["student_minus_control"] == {}
     assert content["reliability"] == {}
     assert "whether that confidence is earned" in report_page(found)
 
@@ -452,7 +535,7 @@ def test_each_model_gets_the_decoder_that_it_was_trained_with_or_else_the_labels
         opened.append(name)
         return open_decoder(name, **settings)
 
-    monkeypatch.setattr("softlabel.tools.evaluate.answers.open_decoder", open_and_note)
+    monkeypatch.setattr("softlabel.tools.evaluate.reading.open_decoder", open_and_note)
     evaluate(scene.config(tmp_path, student=other))
     assert opened == ["torchvision", "pillow"]
 
@@ -476,6 +559,16 @@ def test_examples_are_sure_disagreements_and_unsure_agreements_in_order(scene, t
     assert unsure_agreements(found).tolist() == expected[:12]
     expected = sorted((i for i, same in enumerate(agree) if not same), key=lambda i: -both[i])
     assert strong_disagreements(found).tolist() == expected[:12]
+
+
+def test_the_markdown_has_every_group_as_a_table_with_the_number_of_images(result):
+    said = (result / "evaluation.md").read_text()
+    for title in ("## Fidelity", "## Generalisation", "## Models", "## Notes"):
+        assert title in said
+    rows = [line for line in said.splitlines() if line.startswith("| agreement")]
+    figures = json.loads((result / "evaluation.json").read_text())["figures"]["student"]
+    assert f"| 39 | {figures['agreement']['value']:.1%} " in rows[0]
+    assert {line.count(" | ") for line in said.splitlines() if "[" in line and "|" in line} == {5}
 
 
 def test_the_report_is_one_file_that_escapes_names_and_keys(result):
@@ -606,6 +699,96 @@ def test_a_teacher_labels_the_tars_once_and_then_counts_as_its_labels_do(
     assert before == {p: p.stat().st_mtime_ns for p in labels.glob("commits/*.json")}
     same = evaluate(scene.config(tmp_path / "again", labels=labels, control=None)).to_dict()
     assert same == evaluate(config).to_dict()
+
+
+def test_every_part_that_is_asked_for_is_in_every_form_of_the_result(
+    scene, teacher, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    flags = ("--control", scene.control, "--teacher", teacher(), "--ood-shards", scene.tars[1])
+    flags += ("--degradations", "jpeg", "contrast", "--attacks", "all", "--attack-steps", 2)
+    out = tmp_path / "out"
+    shards = scene.tars[0]
+    assert run(scene, out, *flags, "--stress-images", 9, shards=shards, labels=None) == 0
+    said = capsys.readouterr().out
+    content = json.loads((out / "evaluation.json").read_text())
+    page, text = ((out / name).read_text() for name in ("report.html", "evaluation.md"))
+    assert content["ood"]["images"]["teacher"] == {"id": 20, "ood": 21}
+    assert content["ood"]["student_minus_control"]["energy/auroc"]["n"] == 41
+    assert content["degradations"]["kinds"] == ["contrast", "jpeg"]
+    assert content["degradations"]["figures"]["teacher"]["accuracy/jpeg/3"]["n"] <= 9
+    assert content["adversarial"]["attacks"]["pgd"]["steps"] == 2
+    energy = content["ood"]["figures"]["student"]["energy/auroc"]["value"]
+    for form in (said, text, page):
+        for line in (
+            "20 images of the collection, 21 others",
+            "9 images at 16 x 16, means over severities 1-5",
+            "fgsm eps 8/255; pgd eps 8/255, step 10/255, 2 steps, 1 start",
+            "energy: AUROC",
+            f"{energy:.4f} [",
+            "agreement, mean of all",
+            "pgd: teacher fooled (transfer)",
+        ):
+            assert line in form
+    assert "true over false positive rate" in page
+    assert "accuracy, agreement over severity" in page
+    assert [line for line in said.splitlines() if re.match("(OOD|Degradation|Adversarial) ", line)]
+
+
+def test_with_labels_only_the_parts_are_the_students_and_that_is_said(scene, tmp_path, write_tar):
+    foreign = write_tar(tmp_path / "f.tar", [("x.png", scene.samples[1][0].data)])
+    changes = {"shards": (scene.tars[0],), "attacks": ("fgsm",), "degradations": ("contrast",)}
+    found = evaluate(
+        scene.config(tmp_path / "o", ood_shards=(str(foreign),), stress_images=5, **changes)
+    )
+    content = found.to_dict()
+    assert set(content["ood"]["figures"]) == {"student", "control"}
+    assert set(content["degradations"]["figures"]) == {"student", "control"}
+    assert not [n for n in content["degradations"]["figures"]["student"] if "agreement" in n]
+    assert not [n for n in content["adversarial"]["figures"]["student"] if "transfer" in n]
+    assert sum("--teacher" in note for note in content["notes"]) == 2
+    assert report_page(found)
+
+
+def test_labels_of_foreign_images_give_the_teachers_scores(scene, tmp_path):
+    config = scene.config(
+        tmp_path / "o",
+        shards=(scene.tars[0],),
+        ood_shards=(scene.tars[1],),
+        ood_labels=scene.labels,
+    )
+    figures = evaluate(config).to_dict()["ood"]["figures"]
+    assert {name.partition("/")[0] for name in figures["teacher"]} == {
+        "max_softmax", "energy", "max_logit",
+    }  # fmt: skip
+
+
+def test_the_names_of_degradations_and_attacks_are_those_that_there_are():
+    from softlabel.tools.evaluate import attacks, degrade
+
+    settings = {"student": Path(), "shards": ("a",), "output": Path(), "labels": Path()}
+    everything = EvalConfig(**settings, degradations=("all",), attacks=("all",))
+    assert everything.degradation_kinds == degrade.KINDS
+    assert everything.attack_kinds == attacks.KINDS
+    nothing = EvalConfig(**settings)
+    assert nothing.degradation_kinds == nothing.attack_kinds == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--degradations", "all", "jpeg"), "--degradations: wanted none, all or names"),
+        (("--attacks", "none", "pgd"), "--attacks: wanted none, all or names"),
+        (("--attack-eps", "8"), "--attack-eps: wanted 1/255 to 1"),
+        (("--attack-step-size", "0"), "--attack-step-size: wanted above 0"),
+        (("--attack-steps", "0"), "--attack-steps: wanted at least 1"),
+        (("--stress-images", "0"), "--stress-images: wanted at least 1"),
+        (("--ood-labels", "x"), "--ood-labels: only beside --labels and --ood-shards"),
+    ],
+)
+def test_settings_that_cannot_be_are_exit_2(scene, tmp_path, capsys, flags, said):
+    assert run(scene, tmp_path, *flags) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_another_teacher_over_the_labels_of_the_first_is_exit_4(

@@ -1,22 +1,30 @@
 """Figures of an evaluation against scalar derivations, and what must hold of any of them."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nst
+from sklearn.metrics import brier_score_loss, log_loss
 
-from softlabel.tools.evaluate.bootstrap import CalibrationError, Mean, estimate
+from softlabel.tools.evaluate.bootstrap import Mean, estimate
+from softlabel.tools.evaluate.measures import CalibrationError
 from softlabel.tools.evaluate.metrics import (
     NUM_BINS,
     by_class,
+    equal_mass_bin_of,
     first_classes,
     hits,
+    log_odds,
     log_softmax,
+    overlap,
+    own_label,
     predictive_kl,
     reliability,
+    total_variation,
 )
 
 LOGITS = nst.arrays(np.float64, (3, 7), elements=st.floats(-40, 40))
@@ -75,6 +83,71 @@ def test_kl_is_never_negative_and_merging_classes_only_lowers_it(teacher, studen
 def test_kl_to_a_copy_of_the_teacher_is_zero(logits, k):
     found = predictive_kl(*stored(logits, k), log_softmax(logits))
     np.testing.assert_allclose(found, 0, atol=1e-9)
+
+
+@given(LOGITS, LOGITS, st.integers(1, 7))
+def test_total_variation_is_half_the_absolute_differences_and_merging_only_lowers_it(
+    teacher, student, k
+):
+    log_student = log_softmax(student)
+    found = total_variation(*stored(teacher, k), log_student)
+    for row in range(3):
+        p, q = softmax(teacher[row].tolist()), softmax(student[row].tolist())
+        classes = stored(teacher, k)[2][row].tolist()
+        pairs = [(p[c], q[c]) for c in classes]
+        pairs.append((sum(p) - sum(a for a, _ in pairs), sum(q) - sum(b for _, b in pairs)))
+        expected = sum(abs(a - b) for a, b in pairs) / 2
+        assert found[row] == pytest.approx(expected, abs=1e-9)
+    whole = total_variation(*stored(teacher, 7), log_student)
+    assert (found <= whole + 1e-12).all()
+    assert ((whole >= 0) & (whole <= 1 + 1e-12)).all()
+
+
+@given(LOGITS, st.integers(1, 7))
+def test_total_variation_to_a_copy_of_the_teacher_is_zero(logits, k):
+    found = total_variation(*stored(logits, k), log_softmax(logits))
+    np.testing.assert_allclose(found, 0, atol=1e-12)
+
+
+@given(LOGITS, st.integers(0, 6))
+def test_log_odds_are_those_of_the_probabilities_in_exact_arithmetic(logits, number):
+    found = log_odds(log_softmax(logits), np.full(3, number))
+    for row in range(3):
+        weights = [Fraction(math.exp(z - max(logits[row]))) for z in logits[row].tolist()]
+        others = sum(weights) - weights[number]
+        expected = math.log(weights[number]) - math.log(others)
+        assert found[row] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_log_odds_near_one_lose_nothing_to_rounding():
+    """1 minus the probability is 0 in float64 here, and so its log-odds would be infinite."""
+    logits = np.array([[0.0, -50.0, -60.0], [0.0, -700.0, -700.0]])
+    found = log_odds(log_softmax(logits), np.array([0, 0]))
+    assert found.tolist() == pytest.approx([50 - math.log1p(math.exp(-10)), 700 - math.log(2)])
+
+
+@given(st.lists(st.permutations(range(8)), min_size=8, max_size=8))
+def test_overlap_is_the_share_of_common_classes_whatever_their_order(lists):
+    a, b = (np.array(lists[i::2])[:, :5] for i in (0, 1))
+    expected = [len({*x} & {*y}) / 5 for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert overlap(a, b).tolist() == expected
+
+
+@given(LOGITS, nst.arrays(np.int64, 3, elements=st.integers(0, 6)))
+def test_nll_and_brier_score_of_the_own_label_are_scikit_learns(logits, target):
+    log_probability = log_softmax(logits / 4)
+    nll, brier = own_label(log_probability, target)
+    known = {"labels": range(7)}
+    probability = np.exp(log_probability)
+    assert nll.mean() == pytest.approx(log_loss(target, probability, **known), abs=1e-9)
+    expected = brier_score_loss(target, probability, scale_by_half=False, **known)
+    assert brier.mean() == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_image_without_a_class_of_the_teacher_has_no_nll_and_no_brier_score():
+    nll, brier = own_label(log_softmax(np.zeros((3, 4))), np.array([-1, 4, 3]))
+    assert np.isnan(nll).tolist() == np.isnan(brier).tolist() == [True, True, False]
+    assert (nll[2], brier[2]) == (pytest.approx(math.log(4)), pytest.approx(0.75))
 
 
 def test_kl_of_a_class_that_the_teacher_excludes_is_zero_however_small_the_students_share():
@@ -189,6 +262,20 @@ def test_resamples_without_a_targeted_image_do_not_spoil_the_interval():
     one_of_many = np.arange(3) == 0
     figure = estimate({"a": Mean(np.full(3, 0.25), one_of_many)})["a"]
     assert (figure.low, figure.value, figure.high) == (0.25, 0.25, 0.25)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60, unique=True))
+def test_equal_mass_bins_hold_as_many_images_each_as_can_be_in_order(confidence):
+    bins = equal_mass_bin_of(np.array(confidence))
+    count = np.bincount(bins, minlength=NUM_BINS)
+    assert count.max() - count.min() <= 1
+    assert (np.diff(bins[np.argsort(confidence)]) >= 0).all()
+
+
+def test_images_of_one_confidence_share_a_bin_of_equal_mass():
+    bins = equal_mass_bin_of(np.repeat([0.2, 0.9], 50))
+    assert len(set(bins[:50].tolist())) == len(set(bins[50:].tolist())) == 1
+    assert bins[0] < bins[-1]
 
 
 def test_means_by_class_count_each_image_in_its_class_only():

@@ -60,6 +60,10 @@ def small_figures() -> list[str]:
         figures.class_bars(names, {"student": rng.random(4), "control": rng.random(4)}, label="l"),
         figures.curves({"loss": {"a": ([1, 2], [3.0, 2.0])}, "x": {"b": ([1, 2], [0, 1])}},
                        x_label="images"),
+        figures.scatter(
+            "student", x=rng.random(6), y=rng.random(6), line=(0.5, 1.0), x_label="a", y_label="b"
+        ),
+        figures.roc_curves({EVIL: ([0, 0.5, 1], [0, 0.9, 1]), "student": ([0, 1], [0, 1])}),
     ]  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from softlabel.tools.evaluate.config import EvalConfig
 
 DESCRIPTION = """Say how faithful a student is to its teacher.
 
-Accuracy where the tars have targets, agreement, predictive KL, calibration error: student, teacher
-and an optional control side by side, each with a 95 % interval. Prints one table, and writes
-evaluation.json and report.html. Labels that --teacher makes are resumed by a rerun.
+Fidelity (agreement, KL, total variation, slope of confidence, likeness of embeddings), and where
+the tars have targets accuracy and calibration: student, teacher and an optional control side by
+side, each with a 95 % interval. Prints one table, and writes evaluation.json, evaluation.md and
+report.html. Labels that --teacher makes are resumed by a rerun.
 
 Examples:
   kd-eval --student student --shards 'val-{00..07}.tar' --teacher teacher.onnx --output eval

@@ -3,9 +3,24 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
+
+Degradation = Literal[
+    "none",
+    "all",
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "gaussian_blur",
+    "contrast",
+    "brightness",
+    "pixelate",
+    "jpeg",
+    "dropout",
+]
+AttackName = Literal["none", "all", "fgsm", "pgd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +34,8 @@ class EvalConfig:
     """WebDataset tars to evaluate on: braces, `::`, a folder, a list file, `-`; paths or URLs."""
 
     output: Path
-    """Folder for evaluation.json and report.html; with --teacher its labels are kept there too."""
+    """Folder for evaluation.json, evaluation.md and report.html; with --teacher its labels are kept
+    there too."""
 
     teacher: Path | None = None
     """ONNX teacher to label the tars with first (all classes up to 1,000, else the first 64).
@@ -31,8 +47,40 @@ class EvalConfig:
     control: Path | None = None
     """Folder of a second student, to be compared with: trained on hard labels, say."""
 
+    ood_shards: tuple[str, ...] = ()
+    """Tars of images that are not of the collection: how well does a model know them from those of
+    --shards?"""
+
+    ood_labels: Path | None = None
+    """The teacher's labels of --ood-shards, for its own scores where --labels is given."""
+
+    degradations: tuple[Degradation, ...] = ("none",)
+    """Noise, blur and the like, at five severities, that models are tried on; or all of them."""
+
+    attacks: tuple[AttackName, ...] = ("none",)
+    """Attacks on the student (and the control): fgsm, pgd or all."""
+
+    attack_eps: float = 8 / 255
+    """Largest change of a pixel's value by an attack, of 0 to 1."""
+
+    attack_steps: int = 10
+    """Steps of pgd."""
+
+    attack_step_size: float | None = None
+    """Length of a step of pgd; default: 2.5 * eps / steps."""
+
+    attack_restarts: int = 1
+    """Random starts of pgd; the worst counts."""
+
+    stress_images: int = 1000
+    """Images that are degraded and attacked; always the same, chosen by their keys."""
+
     recipe: Path | None = None
     """The teacher's preprocessing as JSON, where its ONNX metadata has none."""
+
+    embedding: str | None = None
+    """Output (or inner tensor) of the teacher, [N, D], to compare the student's features with; of
+    --labels the stored one is used."""
 
     factory: tuple[str, ...] = ()
     """pkg.module:factory that may be called, for a student that was built by it."""
@@ -60,11 +108,46 @@ class EvalConfig:
             raise ValueError(f"wanted one of --teacher T.onnx and --labels STORE, found {found}")
         if self.recipe is not None and self.teacher is None:
             raise ValueError("--recipe: only for --teacher; a label store has its own")
-        for name, value in (("batch-size", self.batch_size), ("workers", self.workers or 1)):
+        if self.embedding is not None and self.teacher is None:
+            raise ValueError("--embedding: only for --teacher; a label store has its own or none")
+        if self.ood_labels is not None and (self.labels is None or not self.ood_shards):
+            raise ValueError("--ood-labels: only beside --labels and --ood-shards")
+        counts = {
+            "batch-size": self.batch_size,
+            "workers": self.workers or 1,
+            "attack-steps": self.attack_steps,
+            "attack-restarts": self.attack_restarts,
+            "stress-images": self.stress_images,
+        }
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"--{name}: wanted at least 1, found {value}")
+        if not 1 / 255 <= self.attack_eps <= 1:
+            raise ValueError(f"--attack-eps: wanted 1/255 to 1, found {self.attack_eps:g}")
+        if self.attack_step_size is not None and not self.attack_step_size > 0:
+            raise ValueError(f"--attack-step-size: wanted above 0, found {self.attack_step_size:g}")
+        _named("degradations", self.degradations, Degradation)
+        _named("attacks", self.attacks, AttackName)
+
+    @property
+    def degradation_kinds(self) -> tuple[str, ...]:
+        """Those wanted, in their own order."""
+        return _named("degradations", self.degradations, Degradation)
+
+    @property
+    def attack_kinds(self) -> tuple[str, ...]:
+        """Those wanted, in their own order."""
+        return _named("attacks", self.attacks, AttackName)
 
     @property
     def num_workers(self) -> int:
         """Reading and decoding threads."""
         return self.workers or len(os.sched_getaffinity(0))
+
+
+def _named(flag: str, given: tuple[str, ...], known: Any) -> tuple[str, ...]:
+    """Names that were given, `none` and `all` resolved; ValueError for others beside those."""
+    _, _, *names = get_args(known)
+    if len(given) > 1 and not {"none", "all"}.isdisjoint(given):
+        raise ValueError(f"--{flag}: wanted none, all or names, found {' '.join(given)}")
+    return tuple(name for name in names if name in given or "all" in given)

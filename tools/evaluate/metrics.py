@@ -38,16 +38,41 @@ def predictive_kl(
     Returns:
         [N] in nats.
     """
+    chosen, rest = _split(classes, log_student)
+    total: Floats = _cross(head, chosen).sum(-1)
+    return total if rest is None else total + _cross(tail, rest)
+
+
+def total_variation(
+    head: Floats, tail: Floats, classes: NDArray[np.integer], log_student: Floats
+) -> Floats:
+    """Half the sum of |p - q| over the classes of each image, those not stored being one.
+
+    With K < C it is a lower bound of the full distance. Arguments as of `predictive_kl`.
+
+    Returns:
+        [N] in 0 to 1.
+    """
+    chosen, rest = _split(classes, log_student)
+    total: Floats = np.abs(head - np.exp(chosen)).sum(-1)
+    if rest is not None:
+        total += np.abs(tail - np.exp(rest))
+    return total / 2
+
+
+def _split(classes: NDArray[np.integer], log_student: Floats) -> tuple[Floats, Floats | None]:
+    """The student's log-probabilities [N, K] of the stored classes, and [N] of all others.
+
+    These are summed over the other classes, never as 1 minus the rest, which would be rounding
+    noise. None where K = C.
+    """
     index = classes.astype(np.int64)
     chosen = np.take_along_axis(log_student, index, -1)
-    total: Floats = _cross(head, chosen).sum(-1)
     if classes.shape[-1] == log_student.shape[-1]:
-        return total
+        return chosen, None
     rest = log_student.copy()
     np.put_along_axis(rest, index, -np.inf, -1)
-    # Summed over the other classes, never as 1 minus the rest, which would be rounding noise.
-    total += _cross(tail, _log_sum_exp(rest))
-    return total
+    return chosen, log_sum_exp(rest)
 
 
 def _cross(p: Floats, log_q: Floats) -> Floats:
@@ -56,10 +81,58 @@ def _cross(p: Floats, log_q: Floats) -> Floats:
     return found
 
 
-def _log_sum_exp(x: Floats) -> Floats:
+def log_sum_exp(x: Floats) -> Floats:
+    """[N, M] to [N]; some value of each row is finite."""
     peak = x.max(-1)
     total: Floats = peak + np.log(np.exp(x - peak[..., None]).sum(-1))
     return total
+
+
+def log_odds(log_probability: Floats, number: NDArray[np.integer]) -> Floats:
+    """log(p / (1 - p)) of one class of each image.
+
+    1 - p is summed over the other classes: near p = 1, where 1 minus p is rounding noise, the
+    result is as exact as anywhere else.
+
+    Args:
+        log_probability: [N, C], C >= 2; any constant may have been added to a row.
+        number: [N] the class.
+
+    Returns:
+        [N]
+    """
+    index = number.astype(np.int64)[:, None]
+    own = np.take_along_axis(log_probability, index, -1)[:, 0]
+    others = log_probability.copy()
+    np.put_along_axis(others, index, -np.inf, -1)
+    found: Floats = own - log_sum_exp(others)
+    return found
+
+
+def overlap(first: NDArray[np.integer], second: NDArray[np.integer]) -> Floats:
+    """[N] share of common classes between two lists of unique classes, [N, k] each."""
+    common = (first[:, :, None] == second[:, None, :]).any(-1)
+    found: Floats = common.mean(-1)
+    return found
+
+
+def own_label(log_probability: Floats, target: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Negative log-likelihood and Brier score of each image's own label.
+
+    Args:
+        log_probability: [N, C]
+        target: [N]; below 0 or from C on it is no class.
+
+    Returns:
+        [N] -log p of the target, in nats, and [N] sum over classes of (p_j - y_j)^2, y being 1 for
+        the target and 0 elsewhere (Brier 1950); NaN without a target.
+    """
+    known = (target >= 0) & (target < log_probability.shape[-1])
+    index = np.where(known, target, 0).astype(np.int64)[:, None]
+    own = np.take_along_axis(log_probability, index, -1)[:, 0]
+    squares = np.exp(2 * log_probability).sum(-1)
+    brier = squares - 2 * np.exp(own) + 1
+    return np.where(known, -own, np.nan), np.where(known, brier, np.nan)
 
 
 def first_classes(log_probability: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
@@ -79,6 +152,17 @@ def bin_of(confidence: Floats) -> NDArray[np.int64]:
     """[N] number of each confidence's bin: bin b is (b / 15, (b + 1) / 15], 0 is in bin 0."""
     edges = np.arange(1, NUM_BINS) / NUM_BINS
     return np.searchsorted(edges, confidence, side="left")
+
+
+def equal_mass_bin_of(confidence: Floats) -> NDArray[np.int64]:
+    """[N] number of each confidence's bin, the bins holding as many images each as can be.
+
+    Sorted, bin b ends with image number ceil(N (b + 1) / 15); images of one confidence share a bin,
+    so that the order of images decides nothing.
+    """
+    N = len(confidence)
+    ends = -(-N * np.arange(1, NUM_BINS) // NUM_BINS) - 1
+    return np.searchsorted(np.sort(confidence)[ends], confidence, side="left")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

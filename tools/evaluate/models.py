@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from softlabel.shards.errors import IdentityError, UsageError
 from softlabel.tools.evaluate.config import EvalConfig
+from softlabel.tools.evaluate.features import features_of
 from softlabel.trainer.assembly import resolve_device
 from softlabel.trainer.student_files import StudentConfig, load_student, read_student_config
 from softlabel.trainer.training import Normaliser
@@ -40,7 +41,20 @@ class Model:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[N, H, W, 3] RGB to [N, C]; UsageError if one is not finite."""
-        with torch.inference_mode():
+        return self.answer(pixels)[0]
+
+    def answer(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Logits and penultimate features; UsageError if a logit is not finite.
+
+        Args:
+            pixels: [N, H, W, 3] RGB.
+
+        Returns:
+            [N, C], and [N, D] or None where no linear layer makes the logits.
+        """
+        with torch.inference_mode(), features_of(self.module, self.described.num_classes) as caught:
             found = self.module(self.normalise(torch.from_numpy(pixels).to(self.device)))
         assert isinstance(found, Tensor)
         logits: NDArray[np.float32] = found.float().cpu().numpy()
@@ -49,7 +63,9 @@ class Model:
                 f"--{self.role} {self.folder}: its logits are not finite: training diverged, or "
                 "the weights are damaged"
             )
-        return logits
+        if caught.features is None:
+            return logits, None
+        return logits, caught.features.float().cpu().numpy()
 
 
 def load_models(config: EvalConfig) -> list[Model]:

@@ -8,9 +8,10 @@ import numpy as np
 from softlabel.tools.evaluate.bootstrap import RESAMPLES
 from softlabel.tools.evaluate.evaluation import Evaluation
 from softlabel.tools.evaluate.examples import cards, strong_disagreements, unsure_agreements
-from softlabel.tools.evaluate.metrics import NUM_BINS
-from softlabel.tools.evaluate.table import cells, summary
-from softlabel.tools.report.figures import class_bars, histogram, reliability_diagram
+from softlabel.tools.evaluate.groups import groups
+from softlabel.tools.evaluate.page_parts import part_sections
+from softlabel.tools.evaluate.rows import columns, summary
+from softlabel.tools.report.figures import class_bars, histogram, reliability_diagram, scatter
 from softlabel.tools.report.gallery import gallery
 from softlabel.tools.report.page import (
     Markup,
@@ -28,6 +29,9 @@ from softlabel.tools.report.page import (
 from softlabel.tools.report.training import training_curves
 from softlabel.tools.store_stats import store_stats
 
+_POINTS = 600
+"""Images in a scatter diagram at most."""
+
 _BARS = 20
 """Classes in the figure; with more, those on which student and teacher agree least."""
 
@@ -43,13 +47,14 @@ def report_page(evaluation: Evaluation) -> str:
 def report_sections(evaluation: Evaluation) -> list[Markup]:
     """The parts of the page, for a larger report to take in."""
     return [
-        section("Summary", _tiles(evaluation), _table(evaluation), *_notes(evaluation)),
+        section("Summary", _tiles(evaluation), *_tables(evaluation), *_notes(evaluation)),
         *_training(evaluation),
         section("Confidence", *_confidence(evaluation)),
         section("Classes", *_classes(evaluation)),
         *_examples(evaluation),
+        *part_sections(evaluation),
         section("The teacher's labels", _labels(evaluation)),
-        section("What was measured", _models(evaluation), _meaning()),
+        section("What was measured", _models(evaluation), _meaning(evaluation)),
     ]
 
 
@@ -73,8 +78,12 @@ def _tiles(evaluation: Evaluation) -> Markup:
     return tiles(found)
 
 
-def _table(evaluation: Evaluation) -> Markup:
-    return table(["", *evaluation.roles], cells(evaluation))
+def _tables(evaluation: Evaluation) -> Iterator[Markup]:
+    for group in groups(evaluation):
+        rows = [[row.title, f"{row.n:,}", *row.cells] for row in group.rows]
+        yield table([group.title, "n", *columns(evaluation)], rows)
+        if group.detail:
+            yield paragraph(f"{group.title}: {group.detail}.")
 
 
 def _notes(evaluation: Evaluation) -> list[Markup]:
@@ -93,7 +102,37 @@ def _training(evaluation: Evaluation) -> list[Markup]:
     return [section("Training", figure(drawing, caption))]
 
 
+def _sureness(evaluation: Evaluation) -> Markup:
+    """Each student's log-odds of the teacher's first class against the teacher's own."""
+    chosen = np.argsort(evaluation.images.key_hash, kind="stable")[:_POINTS]
+    teacher = evaluation.answers["teacher"].log_odds
+    drawings = []
+    for role in evaluation.agreement_by_class:
+        slope = evaluation.figures[role].get("conf_slope")
+        own = evaluation.answers[role].log_odds
+        line = None
+        if slope is not None:
+            line = (slope.value, float(own.mean() - slope.value * teacher.mean()))
+        drawing = scatter(
+            role,
+            x=teacher[chosen],
+            y=own[chosen],
+            line=line,
+            x_label="teacher's log-odds",
+            y_label="model's log-odds",
+        )
+        said = "" if slope is None else f"Slope {slope.value:.2f}"
+        drawings.append(figure(drawing, said))
+    return side_by_side(drawings)
+
+
 def _confidence(evaluation: Evaluation) -> Iterator[Markup]:
+    yield _sureness(evaluation)
+    yield paragraph(
+        "A dot an image: log(p / (1 - p)) of the teacher's first class, as the teacher and as the "
+        "model have it. On the dashed line both are as sure; the full line is the least squares "
+        "fit, and steeper than the dashed one it means that the model exaggerates."
+    )
     values = {role: evaluation.answers[role].confidence for role in evaluation.roles}
     yield figure(
         histogram(values, label="confidence (probability of the first class)"),
@@ -218,17 +257,16 @@ def _models(evaluation: Evaluation) -> Markup:
     return table(["model", "name", "parameters", "input", "folder"], rows, numbers=False)
 
 
-def _meaning() -> Markup:
+def _meaning(evaluation: Evaluation) -> Markup:
     return facts(
         [
-            ("agreement", "share of images whose first class is the teacher's"),
-            ("KL", "mean of KL(teacher || model) at temperature 1, in nats"),
+            *(meaning for group in groups(evaluation) for meaning in group.meanings),
+            ("n", "images that the student's figure is of, or another model's where it has none"),
             (
-                "calibration error",
-                f"ECE with {NUM_BINS} bins of equal width: how far confidence and accuracy are "
-                "apart, on average",
+                "intervals",
+                f"95 %, by resampling images {RESAMPLES:,} times, the same for all; those of "
+                "embeddings: fewer times, over some images",
             ),
-            ("intervals", f"95 %, by resampling images {RESAMPLES:,} times"),
             ("view", "each model sees the centre view of its own recipe"),
         ]
     )

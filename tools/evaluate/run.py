@@ -1,6 +1,7 @@
 """evaluate(config): the run, readable top to bottom."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from softlabel.shards import durable
@@ -9,11 +10,14 @@ from softlabel.shards.progress import Progress
 from softlabel.tools.evaluate.answers import ask
 from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.evaluation import Evaluation, sum_up
+from softlabel.tools.evaluate.further import Further
+from softlabel.tools.evaluate.markdown import markdown
 from softlabel.tools.evaluate.models import load_models
 from softlabel.tools.evaluate.page import report_page
 from softlabel.tools.evaluate.teacher_labels import find_labels
 
 RESULT = "evaluation.json"
+TEXT = "evaluation.md"
 REPORT = "report.html"
 
 
@@ -28,24 +32,33 @@ def evaluate(config: EvalConfig) -> Evaluation:
     """
     models = load_models(config)
     labelled = find_labels(config, models)
+    further = Further.prepare(config, labelled)
     progress = Progress(
         "evaluating", total=labelled.num_images, done=0, log_format=config.log_format
     )
     with progress:
-        images, answers = ask(
+        asked = ask(
             models,
             labelled,
             batch_size=config.batch_size,
             workers=config.num_workers,
             progress=progress,
         )
-    return sum_up(models, labelled, images, answers)
+    evaluation = sum_up(models, labelled, asked)
+    images = evaluation.images
+    ood = further.detect(models, labelled, images) if further.ood_tars else None
+    stress = further.stress(models, labelled, images) if further.stresses else None
+    return replace(evaluation, ood=ood, stress=stress)
 
 
 def write_results(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Write evaluation.json and report.html, each whole; MachineError if that fails."""
+    """Write evaluation.json, .md and report.html, each whole; MachineError if that fails."""
     data = json.dumps(evaluation.to_dict(), indent=2) + "\n"
-    files = {output / RESULT: data.encode(), output / REPORT: report_page(evaluation).encode()}
+    files = {
+        output / RESULT: data.encode(),
+        output / TEXT: markdown(evaluation).encode(),
+        output / REPORT: report_page(evaluation).encode(),
+    }
     try:
         output.mkdir(parents=True, exist_ok=True)
         durable.replace_all(files)

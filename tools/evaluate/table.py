@@ -1,21 +1,12 @@
-"""The result on standard output: one table, roles side by side."""
+"""The result on standard output: one table, roles side by side, figures in groups."""
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from softlabel.tools.evaluate.bootstrap import Figure
 from softlabel.tools.evaluate.evaluation import Evaluation
-
-ROWS = {
-    "accuracy": "top-1 accuracy",
-    "accuracy_top5": "top-5 accuracy",
-    "agreement": "agreement with the teacher",
-    "kl": "KL(teacher || model), nats",
-    "ece": "calibration error (ECE)",
-    "confidence": "mean confidence",
-}
-NONE = "-"
+from softlabel.tools.evaluate.groups import groups
+from softlabel.tools.evaluate.rows import columns, summary
 
 
 def print_result(evaluation: Evaluation, written: Sequence[Path], *, as_json: bool) -> None:
@@ -29,39 +20,21 @@ def print_result(evaluation: Evaluation, written: Sequence[Path], *, as_json: bo
 
 def lines(evaluation: Evaluation) -> Iterator[str]:
     """The table, line by line."""
-    table = [["", *evaluation.roles], *cells(evaluation)]
+    found = groups(evaluation)
+    rows = [[row.title, *row.cells] for group in found for row in group.rows]
+    table = [["", *columns(evaluation)], *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        first, *rest = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join([first, *rest]).rstrip()
+    # Titles of groups stand above their rows, which are set in.
+    yield _line(table[0], widths)
+    for group in found:
+        yield f"{group.title} ({group.detail})" if group.detail else group.title
+        for row in group.rows:
+            yield _line([row.title, *row.cells], widths)
     yield summary(evaluation)
     for note in evaluation.notes:
         yield f"note: {note}"
 
 
-def cells(evaluation: Evaluation) -> list[list[str]]:
-    """Rows of the table: what is measured, then one cell a role."""
-    rows = []
-    for name, title in ROWS.items():
-        figures = [evaluation.figures[role].get(name) for role in evaluation.roles]
-        if any(figures):
-            rows.append([title, *(shown(name, figure) for figure in figures)])
-    return rows
-
-
-def shown(name: str, figure: Figure | None) -> str:
-    """A figure with its interval, as people read it."""
-    if figure is None:
-        return NONE
-    if name == "kl":
-        return f"{figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
-    return f"{figure.value:.1%} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
-
-
-def summary(evaluation: Evaluation) -> str:
-    """What the figures are of."""
-    targets = int((evaluation.images.target >= 0).sum())
-    return (
-        f"{len(evaluation.images.target):,} images of {len(evaluation.labelled.urls):,} tar(s), "
-        f"{targets:,} with a target; in brackets 95 % intervals over images"
-    )
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join([f"  {first}", *rest]).rstrip()

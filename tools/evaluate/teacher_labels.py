@@ -1,6 +1,6 @@
 """Where the teacher's answers come from: a store that is there, or one that is made first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from softlabel.shards.status import Status
 from softlabel.shards.store import Store, open_store
 from softlabel.shards.tails import tail_at
 from softlabel.tools.evaluate.config import EvalConfig
-from softlabel.tools.evaluate.metrics import Floats
 from softlabel.tools.evaluate.models import Model, require_classes
+from softlabel.tools.evaluate.teacher_rows import TeacherRows
 from softlabel.trainer.labels import LabelledRows
 
 FOLDER = "teacher-labels.zarr"
 TEMPERATURE = 1.0
 _ALL_CLASSES = 1000
 _TOP_K = 64
+_LABELS = ("topk_logit", "topk_class", "tail_lse", "max_logit")
 _PLACE = ("key_hash", "image_hash", "offset", "size", "target")
 
 
@@ -53,10 +54,11 @@ class Labelled:
                     counts[name] = counts.get(name, 0) + count
         return counts
 
-    def rows(self, tar: int) -> tuple[LabelledRows, Floats, Floats]:
-        """The ok rows of a tar with view 0; the probabilities [n, K] and the tail's [n]."""
-        arrays = self.store.read(tar, ("status", *_PLACE, "topk_logit", "topk_class", "tail_lse"))
+    def rows(self, tar: int) -> TeacherRows:
+        """The ok rows of a tar, with view 0."""
         manifest = self.store.manifest
+        embedded = ("embedding",) if manifest.embedding_dim is not None else ()
+        arrays = self.store.read(tar, ("status", *_PLACE, *_LABELS, *embedded))
         member = np.flatnonzero(arrays["status"] == Status.OK)
         place = {name: arrays[name][member] for name in _PLACE}
         logit, tail_lse = arrays["topk_logit"][member, 0], arrays["tail_lse"][member, 0]
@@ -78,8 +80,16 @@ class Labelled:
             topk_logit=logit,
             topk_class=arrays["topk_class"][member, 0].astype(np.int32),
             tail_lse=tail_at(tail_lse, **known),
+            weight=np.ones(len(member), np.float32),
         )
-        return rows, head, tail
+        return TeacherRows(
+            rows=rows,
+            num_classes=manifest.num_classes,
+            head=head,
+            tail=tail,
+            embedding=arrays["embedding"][member, 0] if embedded else None,
+            max_logit=arrays["max_logit"][member, 0],
+        )
 
 
 def find_labels(config: EvalConfig, models: list[Model]) -> Labelled:
@@ -99,12 +109,22 @@ def find_labels(config: EvalConfig, models: list[Model]) -> Labelled:
         store = open_store(config.labels)
     for model in models:
         require_classes(model, store.manifest.num_classes, of="the teacher")
+    return labelled_tars(store, given)
+
+
+def labelled_tars(store: Store, given: Sequence[str]) -> Labelled:
+    """What a store has of some tars.
+
+    Raises:
+        UsageError: tars that are not labelled yet; no labelled image.
+        IdentityError: the store knows nothing of a tar, or the tar has changed.
+    """
     urls = dict(sorted(zip(match_tars(store.tars, given), given, strict=True)))
     commits = {tar: commit for tar, commit in store.commits().items() if tar in urls}
     if pending := sorted(set(urls) - set(commits)):
         raise UsageError(
             f"{store.path}: {len(pending)} of {len(urls)} tars are not labelled yet, the first is "
-            f"{store.tars[pending[0]]}; finish kd-label, or name only the others in --shards"
+            f"{store.tars[pending[0]]}; finish kd-label, or name only the others"
         )
     for tar, commit in commits.items():
         _refuse_other_size(urls[tar], commit)
@@ -119,7 +139,7 @@ def _label(config: EvalConfig, teacher: Path, models: list[Model]) -> Store:
     from softlabel.labeler.run import label
     from softlabel.labeler.teacher import open_teacher
 
-    num_classes = open_teacher(teacher).num_classes
+    num_classes = open_teacher(teacher, embedding=config.embedding).num_classes
     for model in models:
         require_classes(model, num_classes, of=f"--teacher {teacher}")
     decoder = models[0].decoder
@@ -129,6 +149,7 @@ def _label(config: EvalConfig, teacher: Path, models: list[Model]) -> Store:
         out=config.output / FOLDER,
         recipe=config.recipe,
         top_k=num_classes if num_classes <= _ALL_CLASSES else _TOP_K,
+        embedding=config.embedding,
         workers=config.workers,
         decoder="auto" if decoder is None else decoder,  # type: ignore[arg-type]
         providers=config.device,

