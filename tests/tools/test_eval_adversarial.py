@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from softlabel.shards.recipe import Recipe
-from softlabel.tools.evaluate.attacks import craft, losses, make_attack, noisy
 from softlabel.tools.evaluate.models import Model
+from softlabel.tools.evaluate.stress.attacks import craft, losses, make_attack, noisy
 from softlabel.trainer.small_cnn import SmallCNN
 from softlabel.trainer.student_files import StudentConfig
 from softlabel.trainer.training import Normaliser

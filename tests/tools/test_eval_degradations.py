@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from softlabel.tools.evaluate import degrade as module
-from softlabel.tools.evaluate.degrade import KINDS, SEVERITIES, degrade, degrade_all, resized
+from softlabel.tools.evaluate.stress import degrade as module
+from softlabel.tools.evaluate.stress.degrade import KINDS, SEVERITIES, degrade, degrade_all, resized
 
 
 def photographs(count: int, height: int, width: int, *, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from softlabel.tools.evaluate.bootstrap import RESAMPLES
-from softlabel.tools.evaluate.detection import (
+from softlabel.tools.evaluate.ood.detection import (
     METRICS,
     Ranking,
     aupr,
@@ -21,7 +21,7 @@ from softlabel.tools.evaluate.detection import (
     roc,
     values,
 )
-from softlabel.tools.evaluate.neighbours import Neighbours
+from softlabel.tools.evaluate.ood.neighbours import Neighbours
 
 # Few distinct values, so that ties between and within the groups are the rule.
 SCORE = st.integers(0, 4).map(float) | st.floats(-50, 50, width=32)

@@ -16,11 +16,11 @@ from softlabel.shards.decode_pillow import PillowDecoder
 from softlabel.shards.errors import IdentityError, ImageError, TarError, UsageError
 from softlabel.shards.progress import Progress
 from softlabel.shards.status import Status
-from softlabel.tools.evaluate import ood as module
-from softlabel.tools.evaluate.detection import logit_scores
-from softlabel.tools.evaluate.ood import out_of_distribution
-from softlabel.tools.evaluate.ood_scores import label_scores
-from softlabel.tools.evaluate.unlabelled import unlabelled_views
+from softlabel.tools.evaluate.ood import run as module
+from softlabel.tools.evaluate.ood.detection import logit_scores
+from softlabel.tools.evaluate.ood.run import out_of_distribution
+from softlabel.tools.evaluate.ood.scores import label_scores
+from softlabel.tools.evaluate.ood.unlabelled import unlabelled_views
 
 
 def png(pixels):
@@ -172,7 +172,7 @@ def test_an_image_that_one_decoder_refuses_is_left_out_for_all(
     def opened(name, *, max_pixels):
         return (Refusing if name == "torchvision" else PillowDecoder)(max_pixels=max_pixels)
 
-    monkeypatch.setattr("softlabel.tools.evaluate.unlabelled.open_decoder", opened)
+    monkeypatch.setattr("softlabel.tools.evaluate.ood.unlabelled.open_decoder", opened)
     recipe = asked.models[0].described.recipe
     (views,) = unlabelled_views(
         [tar], [(recipe, "pillow"), (recipe, "torchvision")],

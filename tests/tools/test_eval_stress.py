@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from softlabel.shards.progress import Progress
-from softlabel.tools.evaluate.attacks import craft, make_attack, noisy
-from softlabel.tools.evaluate.chosen import choose
-from softlabel.tools.evaluate.degrade import SEVERITIES, degrade, resized
-from softlabel.tools.evaluate.stress import stress
+from softlabel.tools.evaluate.stress.attacks import craft, make_attack, noisy
+from softlabel.tools.evaluate.stress.chosen import choose
+from softlabel.tools.evaluate.stress.degrade import SEVERITIES, degrade, resized
+from softlabel.tools.evaluate.stress.run import stress
 
 KINDS = ("gaussian_noise", "pixelate")
 FEW = 13

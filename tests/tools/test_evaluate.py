@@ -764,7 +764,7 @@ def test_labels_of_foreign_images_give_the_teachers_scores(scene, tmp_path):
 
 
 def test_the_names_of_degradations_and_attacks_are_those_that_there_are():
-    from softlabel.tools.evaluate import attacks, degrade
+    from softlabel.tools.evaluate.stress import attacks, degrade
 
     settings = {"student": Path(), "shards": ("a",), "output": Path(), "labels": Path()}
     everything = EvalConfig(**settings, degradations=("all",), attacks=("all",))

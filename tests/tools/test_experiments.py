@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from softlabel.shards.errors import MachineError, UsageError
@@ -152,9 +153,8 @@ def all_alike(scope: Scope) -> Results:
     for experiment in EXPERIMENTS.values():
         for task in experiment.runs(scope):
             curve = [[step, step / 3200] for step in getattr(task, "measured_at", ())]
-            sources = dict.fromkeys(
-                scope.data.mixture, {"images": 9, "effective_classes": 5.0, "largest_share": 0.5}
-            )
+            source = {"images": 9, "effective_classes": 5.0, "largest_share": 0.5}
+            sources = {name: source for name in scope.data.mixture}  # noqa: C420
             roles = {"student": figures, "teacher": figures}
             found[task] = {"figures": roles, "curve": curve, "sources": sources}
     return Results(found)
@@ -170,7 +170,8 @@ def test_every_student_has_flags_that_kd_train_takes(data, name, tmp_path):
     assert tasks
     for run in (task for task in tasks if isinstance(task, Run)):
         config = run._config(tmp_path)
-        assert config.steps and config.student == described.student
+        assert config.steps is not None
+        assert config.student == described.student
         assert {pool for pool, _ in run.labels.pools} <= set(described.pools)
         assert {run.labels.teacher, run.judge} <= set(described.teachers)
         assert all(step <= config.steps for step in run.measured_at)

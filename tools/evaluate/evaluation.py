@@ -27,9 +27,9 @@ from softlabel.tools.evaluate.notes import (
     missing_notes,
     training_notes,
 )
-from softlabel.tools.evaluate.ood import Ood
+from softlabel.tools.evaluate.ood.run import Ood
 from softlabel.tools.evaluate.quantities import figures_of
-from softlabel.tools.evaluate.stress import Stress
+from softlabel.tools.evaluate.stress.run import Stress
 from softlabel.tools.evaluate.teacher_labels import TEMPERATURE, Labelled
 
 FORMAT = 2

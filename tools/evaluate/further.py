@@ -7,11 +7,11 @@ from softlabel.shards.progress import Progress
 from softlabel.shards.specs import expand
 from softlabel.shards.store import open_store
 from softlabel.tools.evaluate.answers import Images
-from softlabel.tools.evaluate.attacks import Attack, make_attack
 from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.models import Model
-from softlabel.tools.evaluate.ood import MOST_ID_IMAGES, Ood, out_of_distribution
-from softlabel.tools.evaluate.stress import Stress, stress
+from softlabel.tools.evaluate.ood.run import MOST_ID_IMAGES, Ood, out_of_distribution
+from softlabel.tools.evaluate.stress.attacks import Attack, make_attack
+from softlabel.tools.evaluate.stress.run import Stress, stress
 from softlabel.tools.evaluate.teacher_labels import Labelled, labelled_tars
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from softlabel.tools.evaluate.adversarial import Adversarial
-from softlabel.tools.evaluate.attacks import Attack
 from softlabel.tools.evaluate.bootstrap import Figure
-from softlabel.tools.evaluate.degradations import ALL, Degradations
 from softlabel.tools.evaluate.evaluation import Evaluation
-from softlabel.tools.evaluate.ood import Ood
+from softlabel.tools.evaluate.ood.run import Ood
 from softlabel.tools.evaluate.quantities import GROUPS
 from softlabel.tools.evaluate.rows import Group, Row, Unit, row
+from softlabel.tools.evaluate.stress.adversarial import Adversarial
+from softlabel.tools.evaluate.stress.attacks import Attack
+from softlabel.tools.evaluate.stress.degradations import ALL, Degradations
 
 SCORE_TITLES = {
     "max_softmax": "max-softmax",

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from softlabel.tools.evaluate.degradations import Degradations
-from softlabel.tools.evaluate.degrade import SEVERITIES
-from softlabel.tools.evaluate.detection import roc
 from softlabel.tools.evaluate.evaluation import Evaluation
 from softlabel.tools.evaluate.groups import SCORE_TITLES
 from softlabel.tools.evaluate.metrics import Floats
-from softlabel.tools.evaluate.ood import Ood
+from softlabel.tools.evaluate.ood.detection import roc
+from softlabel.tools.evaluate.ood.run import Ood
+from softlabel.tools.evaluate.stress.degradations import Degradations
+from softlabel.tools.evaluate.stress.degrade import SEVERITIES
 from softlabel.tools.report.figures import Series, curves, histogram, roc_curves
 from softlabel.tools.report.page import Markup, figure, paragraph, section, side_by_side
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from softlabel.shards.statistics import probabilities
 from softlabel.tools.evaluate.metrics import Floats
-from softlabel.tools.evaluate.neighbours import Neighbours
+from softlabel.tools.evaluate.ood.neighbours import Neighbours
 from softlabel.tools.evaluate.teacher_rows import TeacherRows
 
 TEACHER = "teacher"

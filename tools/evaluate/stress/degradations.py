@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabel.tools.evaluate.bootstrap import ANY, Figure, Mean, Measure, Span, estimate, ratio
-from softlabel.tools.evaluate.degrade import SEVERITIES, degrade_all, resized
 from softlabel.tools.evaluate.metrics import Floats
 from softlabel.tools.evaluate.models import Model
+from softlabel.tools.evaluate.stress.degrade import SEVERITIES, degrade_all, resized
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 
 ALL = "all"

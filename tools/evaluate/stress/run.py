@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from softlabel.shards.progress import Progress
 from softlabel.shards.recipe import Recipe
-from softlabel.tools.evaluate.adversarial import Adversarial, AttackedAnswers
 from softlabel.tools.evaluate.answers import Images
-from softlabel.tools.evaluate.attacks import Attack
-from softlabel.tools.evaluate.chosen import choose, members_of
-from softlabel.tools.evaluate.degradations import Degradations, DegradedAnswers
 from softlabel.tools.evaluate.models import Model
 from softlabel.tools.evaluate.reading import PictureReader, Pictures
+from softlabel.tools.evaluate.stress.adversarial import Adversarial, AttackedAnswers
+from softlabel.tools.evaluate.stress.attacks import Attack
+from softlabel.tools.evaluate.stress.chosen import choose, members_of
+from softlabel.tools.evaluate.stress.degradations import Degradations, DegradedAnswers
 from softlabel.tools.evaluate.teacher_labels import Labelled
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabel.tools.evaluate.attacks import Attack, craft, noisy
 from softlabel.tools.evaluate.bootstrap import Figure, Mean, Measure, estimate
-from softlabel.tools.evaluate.degrade import resized
 from softlabel.tools.evaluate.models import Model
+from softlabel.tools.evaluate.stress.attacks import Attack, craft, noisy
+from softlabel.tools.evaluate.stress.degrade import resized
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 
 _Classes = NDArray[np.int64]

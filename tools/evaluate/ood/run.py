@@ -10,15 +10,15 @@ from softlabel.shards.errors import IdentityError, UsageError
 from softlabel.shards.progress import Progress
 from softlabel.tools.evaluate.answers import Images
 from softlabel.tools.evaluate.bootstrap import SHARE, Figure, figure_of
-from softlabel.tools.evaluate.chosen import choose, members_of
-from softlabel.tools.evaluate.detection import Scores, logit_scores, resampled, values
 from softlabel.tools.evaluate.metrics import Floats
 from softlabel.tools.evaluate.models import Model
-from softlabel.tools.evaluate.ood_scores import TEACHER, CollectedScores, label_scores
+from softlabel.tools.evaluate.ood.detection import Scores, logit_scores, resampled, values
+from softlabel.tools.evaluate.ood.scores import TEACHER, CollectedScores, label_scores
+from softlabel.tools.evaluate.ood.unlabelled import unlabelled_views
 from softlabel.tools.evaluate.reading import PictureReader
+from softlabel.tools.evaluate.stress.chosen import choose, members_of
 from softlabel.tools.evaluate.teacher_labels import Labelled
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
-from softlabel.tools.evaluate.unlabelled import unlabelled_views
 
 MOST_ID_IMAGES = 10_000
 """ID images that are scored, and that are the bank of the nearest-neighbour score."""

@@ -1,0 +1,1 @@
+"""How models stand degraded images and attacks: --degradations and --attacks of kd-eval."""
