@@ -10,7 +10,7 @@ import tyro
 from softlabel.shards import commandline
 from softlabel.shards.errors import MachineError
 
-DESCRIPTION = """Fetch a small real teacher (17 to 34 MB, kept in the user's cache) and write it as
+DESCRIPTION = """Fetch a small real teacher (5 to 34 MB, kept in the user's cache) and write it as
 ONNX, with its recipe and class names inside.
 
 Examples:
@@ -21,7 +21,9 @@ Examples:
 class RealTeacherConfig:
     """Which teacher, and where to."""
 
-    name: tyro.conf.Positional[Literal["efficientnet-lite0", "squeezenet11", "cifar10-resnet"]]
+    name: tyro.conf.Positional[
+        Literal["efficientnet-lite0", "squeezenet11", "cifar10-resnet", "mnist-cnn"]
+    ]
     """The first two know ImageNet's 1,000 classes."""
     output: tyro.conf.Positional[Path]
     """The ONNX file to write."""
@@ -35,6 +37,7 @@ def run(config: RealTeacherConfig) -> int:
         "efficientnet-lite0": teachers.efficientnet_lite0,
         "squeezenet11": teachers.squeezenet11,
         "cifar10-resnet": teachers.cifar10_resnet,
+        "mnist-cnn": teachers.mnist_cnn,
     }[config.name]
     path = build()
     try:

