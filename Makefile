@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONSAFEPATH = 1
 unexport PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo demo-fresh test test-all check gate format bench docs pins clean
+.PHONY: setup demo demo-fresh experiments experiments-full test test-all check gate format bench docs pins clean
 
 setup: .venv/ready  ## create .venv and install everything, pinned
 
@@ -29,11 +29,17 @@ demo: setup  ## label CIFAR-10 without labels, train a student, report (resumes;
 demo-fresh: setup  ## the demo from the start (downloads are kept)
 	$(BIN)/python -m softlabel.tools.demo --fresh
 
+experiments: setup  ## check the claims on digits and MNIST, under 40 minutes on 2 cores (resumes): docs/results.md
+	$(BIN)/python -m softlabel.tools.experiments
+
+experiments-full: setup  ## the same and CIFAR-10: hours
+	$(BIN)/python -m softlabel.tools.experiments --data digits mnist cifar10
+
 test: setup  ## the fast suite, under 5 minutes on 2 cores
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: setup  ## everything: slow tests, real images and teachers (downloads, cached)
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
 
 check: setup  ## format, lint, types, import direction
 	$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ from softlabel.trainer.loading import Loader
 from softlabel.trainer.objective import Objective
 from softlabel.trainer.optimisers import make_optimiser
 from softlabel.trainer.order import WINDOW_TARS, Order
+from softlabel.trainer.pixel_cache import PixelCache
 from softlabel.trainer.plan import Plan
 from softlabel.trainer.rendering import Renderer
 from softlabel.trainer.schedule import make_schedule
@@ -133,6 +134,7 @@ def make_renderer(plan: Plan, recipe: Recipe, decoder: Decoder, files: TarFiles)
         width=recipe.width,
         interpolation=recipe.interpolation,
         files=files,
+        cache=PixelCache(int(config.pixel_cache_gb * 1e9)) if config.pixel_cache_gb else None,
     )
 
 

@@ -141,6 +141,10 @@ class TrainConfig:
     cache_gb: float = 32.0
     """Remote tars kept locally, in GB; those at work are kept in any case."""
 
+    pixel_cache_gb: float = 0.0
+    """Memory for decoded views that come again, in GB: for collections of small images that fit.
+    It never changes the result."""
+
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last two are kept. Ctrl-C and SIGTERM write one too."""
 
@@ -199,7 +203,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{flag(name)}: wanted a positive number, found {value}")
-        for name in ("weight_decay", "distill_loss_weight", "task_loss_weight"):
+        for name in ("weight_decay", "distill_loss_weight", "task_loss_weight", "pixel_cache_gb"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{flag(name)}: wanted a number from 0, found {value}")

@@ -23,6 +23,7 @@ _OK = str(int(Status.OK))
 # Where things lie, and what is said about them: nothing that changes the weights.
 _NOT_DECIDING = {
     "shards", "labels", "output", "epochs", "steps", "device", "workers", "cache_dir", "cache_gb",
+    "pixel_cache_gb",
     "checkpoint_every", "resume", "on_missing", "allow_partial", "log_interval", "log_format",
     "config", "dry_run", "init",
 }  # fmt: skip

@@ -12,6 +12,7 @@ from softlabel.shards.hashing import image_hash
 from softlabel.shards.recipe import Recipe
 from softlabel.shards.views import view
 from softlabel.trainer.labels import LabelledRows
+from softlabel.trainer.pixel_cache import PixelCache
 from softlabel.trainer.tar_files import TarFiles
 
 
@@ -28,6 +29,8 @@ class Renderer:
     width: int
     interpolation: str
     files: TarFiles
+    cache: PixelCache | None = None
+    """Views rendered before."""
 
     def render(
         self,
@@ -44,7 +47,12 @@ class Renderer:
         """
         wanted = rows.image_hash.tolist()
         hashes = rows.key_hash.tolist()
+        tars, members = rows.tar.tolist(), rows.member.tolist()
         for i, (data, number) in enumerate(zip(encoded, numbers.tolist(), strict=True)):
+            place = (tars[i], members[i], number)
+            if self.cache is not None and (kept := self.cache.get(place)) is not None:
+                out[i] = kept
+                continue
             if image_hash(data) != wanted[i]:
                 raise IdentityError(
                     f"{self._name(rows, i)}: not the image that was labelled: the tar was changed "
@@ -58,6 +66,8 @@ class Renderer:
                     f"{self.decoder.name} here can't: {error.reason}; install the versions that "
                     "made the store"
                 ) from None
+            if self.cache is not None:
+                self.cache.put(place, out[i])
 
     def _view(self, data: bytes, key_hash: int, number: int) -> NDArray[np.uint8]:
         picture = self.decoder.decode(data)

@@ -16,9 +16,15 @@ from softlabel.shards.errors import IdentityError, ImageError, MachineError
 from softlabel.shards.hashing import key_hash
 from softlabel.shards.status import Status
 from softlabel.shards.views import view
-from softlabel.trainer.assembly import make_loader, make_renderer, make_settings
+from softlabel.trainer.assembly import (
+    make_loader,
+    make_renderer,
+    make_settings,
+    open_decoder_of,
+)
 from softlabel.trainer.config import TrainConfig
 from softlabel.trainer.plan import Plan, make_plan
+from softlabel.trainer.rendering import Renderer
 from softlabel.trainer.stream import Batch, stream
 
 RECIPE = {
@@ -216,3 +222,42 @@ def test_leaving_early_stops_all_threads(collection, tmp_path):
     next(found)
     found.close()
     assert threading.active_count() == before
+
+
+def test_kept_pixels_are_those_that_would_be_rendered_again(make_collection, tmp_path, monkeypatch):
+    made = make_collection(tmp_path, 2, 30, view_recipe="crop-flip", views=2)
+    decoded = []
+    real = Renderer._view
+
+    def view(self, data, key_hash, number):
+        decoded.append((key_hash, number))
+        return real(self, data, key_hash, number)
+
+    monkeypatch.setattr(Renderer, "_view", view)
+
+    def pixels(gigabytes):
+        decoded.clear()
+        config = TrainConfig(
+            shards=tuple(map(str, made.tars)),
+            labels=made.labels,
+            student="softlabel/small-cnn",
+            output=tmp_path / "s",
+            batch_size=20,
+            steps=15,
+            device="cpu",
+            workers=2,
+            pixel_cache_gb=gigabytes,
+        )
+        plan = make_plan(config)
+        loader = make_loader(plan)
+        renderer = make_renderer(plan, plan.recipe, open_decoder_of(plan)[0], loader.files)
+        settings = make_settings(plan, torch.device("cpu"))
+        with stream(loader, renderer, settings, first_step=0, ended=lambda: False) as batches:
+            return [batch.pixels.numpy().copy() for batch in batches], len(decoded)
+
+    wanted, times = pixels(0.0)
+    assert times == 300
+    for gigabytes, most in ((1.0, 150), (30 * (16 * 16 * 3 + 300) / 1e9, 299)):
+        found, fewer = pixels(gigabytes)
+        assert all(np.array_equal(one, two) for one, two in zip(found, wanted, strict=True))
+        assert fewer <= most

@@ -15,6 +15,9 @@ from softlabel.tools.report.figures import (
 )
 from softlabel.tools.report.page import Markup
 
+_COLOURS = 4
+"""Those of other series; then they come again, dashed."""
+
 
 def interval_bars(bars: Mapping[str, tuple[float, float]], *, label: str, percent: bool) -> Markup:
     """A horizontal bar for each (mean, half width of its interval); a half of 0 draws no line."""
@@ -42,7 +45,8 @@ def step_curves(series: Mapping[str, Series], *, label: str) -> Markup:
     with _drawing(_WIDE, 3.0) as (drawing, axes):
         for number, (name, (x, y)) in enumerate(series.items()):
             colour = colour_of(name, number)
-            axes.plot(x, y, color=colour, marker="o", markersize=2.5, label=name)
+            style = "-" if number < _COLOURS else "--"
+            axes.plot(x, y, style, color=colour, marker="o", markersize=2.5, label=name)
         ticks = sorted({step for x, _ in series.values() for step in x})
         axes.set_xscale("log")
         # Every other one, from the last: all of them would run into each other.

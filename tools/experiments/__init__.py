@@ -1,0 +1,1 @@
+"""The claims that docs/results.md reports: one module each, run through the product itself."""
