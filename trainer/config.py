@@ -106,8 +106,8 @@ class TrainConfig:
     by the share of the teacher's classes that the source covers."""
 
     confidence_beta: float = 0.0
-    """Prefer images of which the teacher is sure, by exp(beta (rank - 1)); 0: not. Measured to slow
-    training down: docs/results.md."""
+    """Prefer images of which the teacher is sure, by exp(beta (rank - 1)); 0: not. Measured, it
+    slowed training down on one collection and helped on another: docs/results.md."""
 
     confidence_score: Literal["p1", "entropy", "energy", "max-logit"] = "p1"
     """What --confidence-beta ranks by."""
