@@ -9,15 +9,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabel.shards.errors import UsageError
+from softlabel.shards.errors import IdentityError, UsageError
 from softlabel.shards.members import LARGEST_SIDECAR_BYTES, split_name
 from softlabel.shards.specs import open_tar, redacted
 from softlabel.shards.tars import TarStream, entries
 
+MOST_SOURCES = 4096
+"""More than these are no sources of a collection, but a pattern that names single images."""
+
 NAMELESS = "(none)"
 """The source of an image whose key does not match, or whose json lacks the field."""
 
-_NUMBER = re.compile(r"[-_.]?\d*$")
+_NUMBER = re.compile(r"([-_.]\d+([-_.]of[-_.]\d+)?|(?<!\d)0\d*)$")
+"""A tar's number: after a separator, `-00003-of-01024` included, or zero-padded; else its name may
+end in a digit that is no number, as `cifar10` does."""
 _FORMS = "wanted name, tar, path:REGEX, key:REGEX or json:FIELD"
 
 
@@ -69,7 +74,7 @@ def parse_source_by(text: str) -> SourceBy:
     if kind != "json":
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(
                 f"--source-by {text!r}: not a regular expression: {error}; {_FORMS}"
             ) from None
@@ -81,9 +86,9 @@ def source_of_name(by: SourceBy, tar: str) -> str | None:
     name = tar.rpartition("/")[2]
     if by.kind == "name":
         stem = name.removesuffix(".tar")
-        return _NUMBER.sub("", stem) or stem
+        return _printable(_NUMBER.sub("", stem) or stem)
     if by.kind == "tar":
-        return name
+        return _printable(name)
     assert by.kind == "path"
     return _matched(by.pattern, tar)
 
@@ -107,7 +112,8 @@ def tar_sources(by: SourceBy, tar: str, *, url: str | None, num_members: int) ->
         num_members: as its commit says.
 
     Raises:
-        UsageError: the tar must be read and nobody said where it is, or it has other members.
+        UsageError: the tar must be read and nobody said where it is.
+        IdentityError: it has another number of members.
         TarError: it is damaged or can't be read.
     """
     if not by.needs_tars:
@@ -117,7 +123,7 @@ def tar_sources(by: SourceBy, tar: str, *, url: str | None, num_members: int) ->
         raise UsageError(f"--source-by {by}: is in the tars only; give them with --shards")
     found = list(_member_sources(by, url))
     if len(found) != num_members:
-        raise UsageError(
+        raise IdentityError(
             f"{redacted(url)}: has {len(found):,} members, the store {num_members:,}: it is not "
             "the tar that was labelled"
         )
@@ -154,7 +160,7 @@ def _matched(pattern: str, text: str) -> str | None:
     found = re.search(pattern, text)
     if found is None:
         return None
-    return found.group(1 if found.re.groups else 0) or None
+    return _printable(found.group(1 if found.re.groups else 0) or "") or None
 
 
 def _field(data: bytes, path: str) -> str:
@@ -165,5 +171,10 @@ def _field(data: bytes, path: str) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         return NAMELESS
     if isinstance(value, str | int | float | bool):
-        return str(value) or NAMELESS
+        return _printable(str(value)) or NAMELESS
     return NAMELESS
+
+
+def _printable(text: str) -> str:
+    """Names come from files: nothing that a terminal obeys, nothing that is no Unicode."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -13,7 +13,7 @@ from softlabel.shards.decoders import DECODERS, Decoder, open_decoder
 from softlabel.shards.disk import free_bytes
 from softlabel.shards.errors import MachineError
 from softlabel.shards.recipe import Recipe
-from softlabel.trainer.first_weights import Student, ancestor
+from softlabel.trainer.first_weights import Student
 from softlabel.trainer.labels import LabelReader, Sampling
 from softlabel.trainer.loading import Loader
 from softlabel.trainer.objective import Objective
@@ -165,7 +165,7 @@ def open_decoder_of(plan: Plan) -> tuple[Decoder, list[str]]:
         return open_decoder(other, max_pixels=manifest.max_image_pixels), [note]
 
 
-def provenance(plan: Plan) -> dict[str, Any]:
+def provenance(plan: Plan, student: Student) -> dict[str, Any]:
     """What config.json says of a student's training."""
     config, manifest = plan.config, plan.store.manifest
     return {
@@ -176,7 +176,7 @@ def provenance(plan: Plan) -> dict[str, Any]:
         "views": manifest.views,
         "top_k": manifest.top_k,
         "consistent": config.consistent,
-        "init": ancestor(config.begun_from),
+        "init": student.ancestor,
         "images": plan.num_images,
         "tars": len(plan.tars),
         "steps": plan.num_steps,

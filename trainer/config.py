@@ -98,8 +98,8 @@ class TrainConfig:
 
     source_by: str = "name"
     """What a source of images is. name: the tar's file name without its number; tar: each tar;
-    path:REGEX, key:REGEX: the first group in the tar's path, or in the member's key; json:FIELD: a
-    field of the member's .json."""
+    path:REGEX, key:REGEX: the first group in the tar's path when it was labelled, or in the
+    member's key; json:FIELD: a field of the member's .json."""
 
     source_weight: tuple[str, ...] = ()
     """How often a source's images come: NAME=W ... (others 1; 0 leaves a source out), or `classes`:
@@ -217,10 +217,21 @@ class TrainConfig:
             raise ValueError("--opt sgd has Nesterov's momentum: for none, --opt momentum")
 
     def _check_sampling(self) -> None:
-        for name in ("balance_gamma", "confidence_beta"):
+        for name, most in (("balance_gamma", 10.0), ("confidence_beta", 100.0)):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{flag(name)}: wanted a number from 0, found {value}")
+            if not 0 <= value <= most:
+                raise ValueError(f"{flag(name)}: wanted 0 to {most:g}, found {value}")
+        if self.sample == "balanced" and not self.balance_gamma:
+            raise ValueError("--balance-gamma 0: balances nothing; use --sample uniform")
+        if self.sample == "uniform" and (self.balance_gamma, self.balance_anneal) != (1.0, 0.5):
+            raise ValueError("--balance-gamma and --balance-anneal are for --sample balanced")
+        if self.confidence_score != "p1" and not self.confidence_beta:
+            raise ValueError("--confidence-score: ranks nothing without --confidence-beta above 0")
+        if self.source_by != "name" and not self.weighted:
+            raise ValueError(
+                "--source-by: changes nothing here; it is for --source-weight, --sample balanced "
+                "and --confidence-beta"
+            )
         if self.balance_anneal is not None and not 0 < self.balance_anneal <= 1:
             raise ValueError(
                 f"--balance-anneal: wanted None, or above 0 to 1, found {self.balance_anneal}"

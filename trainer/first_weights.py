@@ -32,6 +32,8 @@ class Student:
     """The name, and the sha256 of the weights it starts from, if any."""
     num_parameters: int
     """Trained numbers, without those that only widen its last layer."""
+    ancestor: dict[str, Any] | None
+    """Whose weights it begins with, and what that one was trained on; None for fresh weights."""
     notes: tuple[str, ...]
     """Lines to say before the first step."""
 
@@ -73,7 +75,8 @@ def make_student(plan: Plan) -> Student:
         recipe=recipe,
         identity=identity,
         num_parameters=num_parameters,
-        notes=tuple(notes),
+        ancestor=_ancestor(folder),
+        notes=(*_begun(folder), *notes),
     )
 
 
@@ -100,7 +103,11 @@ def fresh(name: str, num_classes: int, recipe: Recipe) -> StudentConfig:
     )
 
 
-def ancestor(folder: Path | None) -> dict[str, Any] | None:
+def _begun(folder: Path | None) -> list[str]:
+    return [] if folder is None else [f"begins from the weights of {folder}"]
+
+
+def _ancestor(folder: Path | None) -> dict[str, Any] | None:
     """Whom a student goes on from, and what that one was trained on."""
     if folder is None:
         return None

@@ -44,6 +44,8 @@ class LabelledRows:
     """[n] at the training temperature; -inf where the loss does without."""
     weight: NDArray[np.float32]
     """[n] in the loss"""
+    copy: NDArray[np.int64]
+    """[n] which of an image's appearances in the epoch, from 0"""
 
     def __len__(self) -> int:
         return len(self.member)
@@ -105,12 +107,12 @@ class LabelReader:
         member = np.flatnonzero(arrays["status"] == Status.OK)
         self._check_count(tar, len(member))
         weight = np.ones(len(member), np.float32)
-        turn = np.full(len(member), epoch)
+        copy = np.zeros(len(member), np.int64)
         if self._sampling:
             times, factor = self._sampling(tar, epoch)
             member, weight = np.repeat(member, times), np.repeat(factor, times)
-            turn = epoch + np.arange(len(member)) - np.repeat(np.cumsum(times) - times, times)
-        view = view_numbers(arrays["key_hash"][member], epoch=turn, views=manifest.views)
+            copy = np.arange(len(member)) - np.repeat(np.cumsum(times) - times, times)
+        view = view_numbers(arrays["key_hash"][member], epoch=epoch + copy, views=manifest.views)
         if self._with_target:
             self._check_targets(tar, arrays["target"])
         return LabelledRows(
@@ -126,6 +128,7 @@ class LabelReader:
             topk_class=arrays["topk_class"][member, view].astype(np.int32),
             tail_lse=self._tails(arrays["tail_lse"][member, view]),
             weight=weight,
+            copy=copy,
         )
 
     def _tails(self, tail_lse: NDArray[Any]) -> NDArray[np.float32]:

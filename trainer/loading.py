@@ -108,11 +108,11 @@ def joined_rows(pieces: Sequence[Piece]) -> LabelledRows:
 
 
 def joined_numbers(pieces: Sequence[Piece], *, replay: bool) -> NDArray[np.int64]:
-    """Which view to render of each image: the labelled one, or one of its own each epoch."""
+    """Which view to render of each image: the labelled one, or a new one each time it comes."""
     parts = [
         piece.source.rows.view[piece.first : piece.last]
         if replay
-        else np.full(piece.last - piece.first, piece.source.epoch)
+        else piece.source.epoch + (piece.source.rows.copy[piece.first : piece.last] << 32)
         for piece in pieces
     ]
     return np.concatenate(parts)

@@ -67,7 +67,7 @@ class Objective:
 
     def backward(self, logits: Tensor, targets: Targets, scaler: torch.amp.GradScaler) -> Tensor:
         """Run backward from logits [B, W]; returns [3]: the sums of KL and of cross-entropy over
-        the rows times weight, and the weight on which student and teacher agree."""
+        the rows times weight, and on how many rows student and teacher agree."""
         given = logits.detach()
         losses, gradient = sparse_kl_grad(
             given,
@@ -105,5 +105,6 @@ def _scale(factor: float, scaler: torch.amp.GradScaler, device: torch.device) ->
 
 
 def _agreement(logits: Tensor, targets: Targets) -> Tensor:
-    agree = (logits.argmax(dim=1) == targets.topk_class[:, 0]).float()
-    return agree.sum() if targets.weight is None else (agree * targets.weight).sum()
+    """Rows that agree, each counting once whatever its weight; filling, of weight 0, does not."""
+    agree = logits.argmax(dim=1) == targets.topk_class[:, 0]
+    return (agree if targets.weight is None else agree & (targets.weight > 0)).float().sum()

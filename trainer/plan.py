@@ -183,7 +183,8 @@ def _matched(
             f"{config.labels}: has labels for none of the {len(given)} tars, such as "
             f"{redacted(given[0])}; its first is {store.tars[0]}"
         )
-    known = [tar for tar in given if tar not in set(unknown)]
+    left_out = set(unknown)
+    known = [tar for tar in given if tar not in left_out]
     return dict(zip(match_tars(store.tars, known), known, strict=True)), unknown
 
 

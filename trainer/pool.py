@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from softlabel.shards.errors import UsageError
 from softlabel.shards.hashing import sha256_hex
-from softlabel.shards.sources import SourceBy, tar_sources
+from softlabel.shards.sources import MOST_SOURCES, NAMELESS, SourceBy, tar_sources
 from softlabel.shards.status import Status
 from softlabel.shards.store import Store
 from softlabel.trainer.scores import NEEDED, Ranks, Score, score_of
@@ -53,6 +54,8 @@ class Pool:
         self._numbers: dict[str, int] = {}
         self.ranks = Ranks()
         counted = [self._count(place) for place in range(len(tars))]
+        if set(self._numbers) == {NAMELESS}:
+            raise UsageError(f"--source-by {source_by}: matches no image of {len(tars)} tar(s)")
         self.sources = tuple(self._numbers)
         """Names, in the order of the first tar that has one."""
         C = store.manifest.num_classes
@@ -104,5 +107,10 @@ class Pool:
         name, url = self._store.tars[tar], self._urls.get(tar)
         found = tar_sources(self._by, name, url=url, num_members=num_members)
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in found.names]
+        if len(self._numbers) > MOST_SOURCES:
+            raise UsageError(
+                f"--source-by {self._by}: makes more than {MOST_SOURCES:,} sources; give a pattern "
+                "that names groups of images"
+            )
         code: NDArray[np.int64] = np.array(numbers, np.int64)[found.code]
         return code

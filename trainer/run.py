@@ -223,7 +223,7 @@ class _Run:
         described = replace(
             fresh(student.name, plan.store.manifest.num_classes, student.recipe),
             class_names=plan.store.manifest.class_names,
-            training=provenance(plan),
+            training=provenance(plan, student),
         )
         shown = {name: metrics[name] for name in ("kd_loss", "task_loss", "agreement")}
         card = model_card(described, parameters=student.num_parameters, metrics=shown)

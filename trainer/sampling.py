@@ -10,12 +10,14 @@ cost accuracy elsewhere (the "Balanced" row of MosaicKD's table).
 
 r is the rank of a score of confidence, q_c the share of the pool that is called c, v the weight of
 the source, kappa the mean weight: so an epoch has about as many images as the pool. Weights are cut
-at 20 times their mean. gamma falls to 0 with the position in the stream, tar by tar, so that it is
-known without counting what came before; nothing depends on workers, ranks or resume.
+at 20 times that mean, which is taken after the cut. gamma falls to 0 with the position in the
+stream, tar by tar, so that it is known without counting what came before; nothing depends on
+workers, ranks or resume.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ LEAST_YIELD = 0.01
 """Images expected of a tar, as a share of those in it, below which it is not read at all."""
 
 _GAMMA_STEPS = 256
+_MOST_CUTS = 10_000
+_CUT_PRECISION = 1e-12
+_KEPT_EPOCHS = 4
 _DRAW_KEY = 0x64726177  # sets these numbers apart from those of orders and views
 
 Floats = NDArray[np.float64]
@@ -85,23 +90,34 @@ class Sampler:
         weighted = self.weighting.source_weight @ self.pool.count
         return np.asarray(weighted / weighted.sum(), np.float64)
 
-    def group_weight(self, gamma: float) -> Floats:
-        """[sources, C] weight of a group's surest image, in mean weights of the pool."""
-        return self._scale(gamma)[0] / self._scale(gamma)[1]
-
     def share(self, gamma: float) -> Floats:
         """[sources, C] what is expected of each group, as shares of the stream."""
-        expected = self.pool.count * self._confidence * self.group_weight(gamma)
+        every = np.arange(self.pool.count.size)
+        weight = self._group_weights(every, gamma) * self._confidence.reshape(-1)
+        expected = self.pool.count * weight.reshape(self.pool.count.shape)
         return np.asarray(expected / expected.sum(), np.float64)
 
+    def _group_weights(self, group: Ints, gamma: float) -> Floats:
+        """[n] weights of the surest images of some groups, in mean weights of the pool."""
+        balance, mean = self._scale(gamma)
+        source, number = np.divmod(group, len(balance))
+        weight = self.weighting.source_weight[source] * balance[number]
+        return np.asarray(np.minimum(weight / mean, LARGEST), np.float64)
+
     def _scale(self, gamma: float) -> tuple[Floats, float]:
-        """Weights of groups [sources, C] before confidence, cut; and the mean weight, kappa."""
+        """Factors of the classes [C], and kappa, the mean weight once it is cut."""
         if gamma not in self._scales:
             balance = (self.class_share + 1 / self.num_images) ** -gamma
             weight = self.weighting.source_weight[:, None] * balance
             rows = self.pool.count * self._confidence / self.num_images
-            weight = np.minimum(weight, LARGEST * float((rows * weight).sum()))
-            self._scales[gamma] = weight, float((rows * weight).sum())
+            mean = float((rows * weight).sum())
+            for _ in range(_MOST_CUTS):
+                # What is cut lowers the mean, and with it the cut.
+                cut = float((rows * np.minimum(weight, LARGEST * mean)).sum())
+                if cut >= mean * (1 - _CUT_PRECISION):
+                    break
+                mean = cut
+            self._scales[gamma] = balance, mean
         return self._scales[gamma]
 
     def gamma_at(self, position: float) -> float:
@@ -123,6 +139,7 @@ class Sampler:
             gammas = np.zeros(len(counts))
             gammas[order] = [self.gamma_at(position) for position in start.tolist()]
             self._gammas[epoch] = gammas
+            _drop_first(self._gammas)
         return self._gammas[epoch]
 
     def counts(self, epoch: int) -> Ints:
@@ -133,6 +150,7 @@ class Sampler:
                 [int(self._repeats(place, epoch, g).sum()) for place, g in enumerate(gammas)],
                 np.int64,
             )
+            _drop_first(self._epochs)
         return self._epochs[epoch]
 
     def repeats(self, place: int, epoch: int) -> tuple[Ints, NDArray[np.float32]]:
@@ -148,7 +166,7 @@ class Sampler:
 
     def _repeats(self, place: int, epoch: int, gamma: float) -> Ints:
         group, number = self.pool.by_tar[place]
-        relative = (self.group_weight(gamma) * self._confidence).reshape(-1)[group]
+        relative = self._group_weights(group, gamma) * self._confidence.reshape(-1)[group]
         if float((relative * number).sum()) < LEAST_YIELD * int(number.sum()):
             return np.zeros(int(number.sum()), np.int64)
         rows = self.pool.rows(place)
@@ -159,7 +177,7 @@ class Sampler:
 
     def _weights(self, rows: PoolRows, gamma: float) -> Floats:
         """[n] in mean weights of the pool: how often each is expected in an epoch."""
-        weight = self.group_weight(gamma).reshape(-1)[rows.group]
+        weight = self._group_weights(rows.group, gamma)
         return weight * self._factor(rows) if self.weighting.beta else weight
 
     def _factor(self, rows: PoolRows) -> Floats:
@@ -167,6 +185,11 @@ class Sampler:
         rank = self.pool.ranks.of(rows.score.astype(np.float64))
         factor: Floats = np.exp(self.weighting.beta * (rank - 1))
         return factor
+
+
+def _drop_first(kept: dict[int, Any]) -> None:
+    while len(kept) > _KEPT_EPOCHS:
+        del kept[next(iter(kept))]
 
 
 def uniform(key_hash: NDArray[np.uint64], *, seed: int, epoch: int) -> Floats:

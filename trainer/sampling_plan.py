@@ -15,6 +15,7 @@ from softlabel.trainer.sampling import Floats, Sampler, Weighting
 
 BY_CLASSES = "classes"
 _SHOWN_SOURCES = 20
+_LARGEST_WEIGHT = 1e6
 _CONFIDENCE_WARNING = (
     "warning: --confidence-beta prefers images of which the teacher is sure, which is no sign that "
     "they are of use: measured, it slowed students of digits down and helped those of MNIST "
@@ -62,6 +63,9 @@ def source_weights(given: Sequence[str], pool: Pool) -> Floats:
         if len(given) > 1:
             raise UsageError(f"--source-weight: wanted {BY_CLASSES} or NAME=W, found both")
         return np.array([effective_number(count) / C for count in pool.count])
+    named = [part.rpartition("=")[0] for part in given]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise UsageError(f"--source-weight: each source once, found twice: {', '.join(twice)}")
     for part in given:
         name, equals, number = part.rpartition("=")
         if name not in pool.sources or not equals:
@@ -79,8 +83,11 @@ def _number(text: str, part: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise UsageError(f"--source-weight {part}: wanted a number from 0 after the last =")
+    if not 0 <= value <= _LARGEST_WEIGHT:
+        raise UsageError(
+            f"--source-weight {part}: wanted a number from 0 to {_LARGEST_WEIGHT:,.0f} after the "
+            "last ="
+        )
     return value
 
 

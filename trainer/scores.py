@@ -45,8 +45,9 @@ def score_of(
         num_not_stored=num_not_stored,
     )
     if score == "energy":
-        # z_max + log sum exp(z - z_max), where the first class has probability 1 / that sum.
-        return np.asarray(arrays["max_logit"][:, 0] - np.log(head[:, 0]), np.float64)
+        # z_max + t log sum exp((z - z_max) / t); the first class has probability 1 / that sum.
+        scaled = temperature * np.log(head[:, 0])
+        return np.asarray(arrays["max_logit"][:, 0] - scaled, np.float64)
     if score == "p1":
         # As log odds: near 1, where most of a sure teacher's are, probabilities run together.
         rest = np.maximum(head[:, 1:].sum(1) + tail, 1e-300)
@@ -66,16 +67,19 @@ class Ranks:
 
     def __init__(self) -> None:
         self._count = np.zeros(_BINS, np.int64)
+        self._middle: NDArray[np.float64] | None = None
 
     def add(self, scores: NDArray[np.float64]) -> None:
         """Count some scores."""
         self._count += np.bincount(_bins(scores), minlength=_BINS)
+        self._middle = None
 
     def of(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Ranks from 0 (the least sure) to 1."""
-        below = np.cumsum(self._count) - self._count
-        middle = (below + self._count / 2) / max(int(self._count.sum()), 1)
-        return np.asarray(middle[_bins(scores)], np.float64)
+        if self._middle is None:
+            below = np.cumsum(self._count) - self._count
+            self._middle = (below + self._count / 2) / max(int(self._count.sum()), 1)
+        return np.asarray(self._middle[_bins(scores)], np.float64)
 
 
 def _bins(scores: NDArray[np.float64]) -> NDArray[np.int64]:

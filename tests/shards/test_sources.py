@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabel.shards.errors import TarError, UsageError
+from softlabel.shards.errors import IdentityError, TarError, UsageError
 from softlabel.shards.members import members
 from softlabel.shards.sources import (
     NAMELESS,
@@ -30,6 +30,10 @@ from softlabel.shards.tars import TarStream
         ("v2-clips-0.tar", "v2-clips"),
         ("0003.tar", "0003"),
         ("photos.tar", "photos"),
+        ("cifar10.tar", "cifar10"),
+        ("cifar100-07.tar", "cifar100"),
+        ("train-00000-of-01024.tar", "train"),
+        ("shard0007.tar", "shard"),
     ],
 )
 def test_a_tar_name_without_its_number_is_its_source(name, source):
@@ -46,7 +50,21 @@ def test_paths_give_their_first_group_or_the_whole_match():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "names", "name:x", "tar:", "path", "path:", "key:", "json", "json:", "path:(", "k"]
+    "text",
+    [
+        "",
+        "names",
+        "key:a{99999999999999999999}",
+        "name:x",
+        "tar:",
+        "path",
+        "path:",
+        "key:",
+        "json",
+        "json:",
+        "path:(",
+        "k",
+    ],
 )
 def test_what_names_no_source_is_a_usage_error_of_one_line(text):
     with pytest.raises(UsageError, match="--source-by") as raised:
@@ -123,8 +141,15 @@ def test_a_tar_that_is_needed_and_not_at_hand_or_another_one_is_refused(mixed, t
     by = parse_source_by("json:source")
     with pytest.raises(UsageError, match="give them with --shards"):
         tar_sources(by, "mixed.tar", url=None, num_members=6)
-    with pytest.raises(UsageError, match="has 6 members, the store 9"):
+    with pytest.raises(IdentityError, match="has 6 members, the store 9"):
         tar_sources(by, "mixed.tar", url=mixed, num_members=9)
     (tmp_path / "cut.tar").write_bytes(Path(mixed).read_bytes()[:1024])
     with pytest.raises(TarError):
         tar_sources(by, "cut.tar", url=str(tmp_path / "cut.tar"), num_members=6)
+
+
+def test_a_name_from_a_file_holds_nothing_that_a_terminal_obeys(write_tar, tmp_path):
+    files = [("1.json", b'{"s": "\\u001b[31mred"}'), ("2.json", b'{"s": "\\ud800x"}')]
+    tar = write_tar(tmp_path / "odd.tar", files)
+    found = tar_sources(parse_source_by("json:s"), "odd.tar", url=str(tar), num_members=2)
+    assert found.names == ("?[31mred", "?x")

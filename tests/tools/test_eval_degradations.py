@@ -125,7 +125,7 @@ def test_noise_has_the_moments_that_its_definition_says(severity):
 @pytest.mark.parametrize(("height", "width"), [(8, 11), (40, 32), (3, 200)])
 def test_the_blur_is_scipys(severity, height, width):
     image = photographs(1, height, width)[0]
-    sigma = module._LEAST_BLUR + module._GAUSSIAN_BLUR[severity - 1] * min(height, width)
+    sigma = module.LEAST_BLUR + module._GAUSSIAN_BLUR[severity - 1] * min(height, width)
     wanted = gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="reflect", truncate=4.0)
     found = degrade(image, "gaussian_blur", severity, key_hash=0)
     assert np.abs(found - wanted).max() < 0.51

@@ -113,13 +113,15 @@ def test_the_difference_is_students_minus_controls(found):
         assert figure.low <= figure.value <= figure.high or "aupr" in name
 
 
-def test_images_are_counted_and_what_is_no_image_is_left_out(found):
+def test_images_are_counted_and_what_is_no_image_is_left_out(asked, found):
     content = found.to_dict()
     assert content["images"] == {
         role: {"id": 45, "ood": 30} for role in ("student", "teacher", "control")
     }
     assert found.notes == ["OOD: left out 2 members that are no image or can't be decoded"]
     assert content["figures"]["student"]["knn/auroc"]["n"] == 75
+    assert content["tars"] == [str(tar) for tar in asked.ood_tars]
+    assert content["labels_store_id"] is None
 
 
 def test_neither_batches_nor_threads_change_a_score(detect, found):
@@ -136,6 +138,7 @@ def test_neither_batches_nor_threads_change_a_score(detect, found):
 def test_the_teacher_known_by_labels_gives_the_same_figures(asked, detect, found):
     """Labels of the ID images stand in for labels of the OOD images: AUROC is then a half."""
     by_labels = detect(teacher=None, ood_labels=asked.labelled)
+    assert by_labels.to_dict()["labels_store_id"] == asked.labelled.store.store_id
     assert by_labels.figures["student"] == found.figures["student"]
     for name in ("max_softmax", "energy", "max_logit"):
         inside, outside = by_labels.scores["teacher"][name]

@@ -1,6 +1,8 @@
 """Degradation and attack figures from tars, against the same computed picture by picture."""
 
 import math
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,8 +28,8 @@ def run(asked):
             "attacks": (make_attack("fgsm"), make_attack("pgd", steps=3)), "workers": 2,
             "progress": Progress("testing", total=1, done=0, log_format="text"),
         } | changes  # fmt: skip
-        models = settings.pop("models", asked.models)
-        return stress(models, asked.labelled, asked.images, **settings)
+        models, images = settings.pop("models", asked.models), settings.pop("images", asked.images)
+        return stress(models, asked.labelled, images, **settings)
 
     return stressed
 
@@ -35,6 +37,10 @@ def run(asked):
 @pytest.fixture(scope="module")
 def found(run):
     return run()
+
+
+def untargeted(images):
+    return replace(images, target=np.full_like(images.target, -1))
 
 
 def first(model, pixels):
@@ -126,7 +132,6 @@ def test_attack_figures_are_what_counting_gives(asked, found):
                     (student[i] == teacher[i]).mean()
                 )
             for who, name in ((student, "fooled"), (teacher, "transfer")):
-                wanted = np.where(known, target, who[0])
                 before = who[0] == wanted
                 assert value(name) == pytest.approx((who[1] != wanted)[before].mean())
                 assert value(f"{name}_noise") == pytest.approx((who[2] != wanted)[before].mean())
@@ -143,6 +148,40 @@ def test_what_fools_the_copy_fools_the_teacher(found):
         assert own[f"{kind}/fooled"].value > own[f"{kind}/fooled_noise"].value
 
 
+def test_differences_of_attacked_models_are_those_of_their_figures(found):
+    own, differences = found.adversarial.figures, found.adversarial.differences
+    assert set(differences) == {n for n in own["student"] if not n.endswith("transfer_excess")}
+    for name, figure in differences.items():
+        assert figure.value == pytest.approx(
+            own["student"][name].value - own["control"][name].value
+        )
+        assert figure.low <= figure.value <= figure.high
+    content = found.to_dict()["adversarial"]
+    assert content["student_minus_control"]["fgsm/fooled"] == differences["fgsm/fooled"].to_dict()
+
+
+def test_other_views_than_the_degraded_and_the_teachers_are_named(asked, found, run):
+    degraded, attacked = sorted(found.notes)
+    assert degraded.startswith("pictures are degraded as the control takes them, 16 x 16")
+    assert "clean answers of the student and the teacher there" in degraded
+    assert "decoder of the control differ from the teacher's" in attacked
+    student = asked.models[0]
+
+    def notes(**changes):
+        described = student.described
+        other = replace(described, recipe=replace(described.recipe, **changes))
+        models = [student, replace(student, role="control", described=other)]
+        few = {"kinds": ("pixelate",), "attacks": (make_attack("fgsm"),), "num_images": 45}
+        return run(models=models, **few).notes
+
+    assert notes(mean=(0.4, 0.4, 0.4)) == []
+    degraded, attacked = sorted(notes(crop_pct=0.75))
+    assert degraded.startswith("pictures are degraded as the student takes them, 8 x 8")
+    assert "clean answers of the control there" in degraded
+    assert "decoder of the control differ from the teacher's" in attacked
+    assert len(notes(interpolation="bicubic")) == 2
+
+
 def test_settings_stand_in_the_result(found):
     content = found.to_dict()
     assert content["adversarial"]["attacks"]["pgd"] == {
@@ -151,7 +190,11 @@ def test_settings_stand_in_the_result(found):
     }  # fmt: skip
     assert content["degradations"]["size"] == [16, 16]
     assert content["degradations"]["images"] == content["adversarial"]["images"] == 45
-    assert len(found.notes) == 2  # sizes differ
+    assert content["degradations"]["seed"] == 0
+    assert content["degradations"]["strengths"] == {
+        "gaussian_noise": [0.04, 0.08, 0.12, 0.18, 0.26], "pixelate": [0.7, 0.5, 0.37, 0.28, 0.2],
+    }  # fmt: skip
+    assert content["degradations"]["least_blur"] == 0.35
 
 
 def test_neither_batches_nor_threads_change_a_figure(run, found):
@@ -187,17 +230,40 @@ def test_without_the_teacher_there_is_accuracy_and_a_note(run):
     assert any("--teacher" in note for note in alone.notes)
 
 
-def test_without_targets_there_is_agreement(asked):
-    images = type(asked.images)(
-        tar=asked.images.tar, member=asked.images.member, key_hash=asked.images.key_hash,
-        target=np.full_like(asked.images.target, -1),
-    )  # fmt: skip
-    found = stress(
-        asked.models, asked.labelled, images, teacher=asked.teacher, kinds=KINDS,
-        attacks=(make_attack("fgsm"),), num_images=FEW, batch_size=8, workers=1,
-        progress=Progress("testing", total=1, done=0, log_format="text"),
-    )  # fmt: skip
+def test_without_targets_and_teacher_no_picture_is_read(asked, run, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError("nothing is to be measured")
+
+    monkeypatch.setattr("softlabel.tools.evaluate.stress.run.PictureReader", read)
+    found = run(images=untargeted(asked.images), teacher=None, attacks=())
+    assert found.to_dict() == {}
+    assert any("not degraded: no targets and no teacher" in note for note in found.notes)
+
+
+def test_without_targets_there_is_agreement(asked, run):
+    images = untargeted(asked.images)
+    found = run(images=images, attacks=(make_attack("fgsm"),), num_images=FEW)
     names = {*found.degradations.figures["student"], *found.adversarial.figures["student"]}
     assert not any("accuracy" in name for name in names)
     assert {"agreement/all/mean", "fgsm/fooled", "fgsm/transfer"} <= names
-    assert found.adversarial.figures["student"]["fgsm/fooled"].n == FEW
+    figures = found.adversarial.figures
+    assert figures["student"]["fgsm/fooled"].n == FEW
+    # The control is led away from the label: only where it gave that before can it be fooled.
+    chosen = choose(images.key_hash, FEW)
+    label = first(asked.models[0], asked.pixels(asked.id_tars))[chosen]
+    own = first(asked.models[1], asked.pixels(asked.id_tars, 16))[chosen]
+    same = int((own == label).sum())
+    assert same < FEW
+    assert ("fgsm/fooled" in figures["control"]) == (same > 0)
+    if same:
+        assert figures["control"]["fgsm/fooled"].n == same
+
+
+def test_a_model_that_errs_on_every_picture_cannot_be_fooled_and_that_is_said(asked, run):
+    student = asked.models[0]
+    opposite = deepcopy(student.module)
+    opposite[-1].weight.data.neg_()  # its first class is the teacher's last
+    few = {"kinds": (), "attacks": (make_attack("fgsm"),), "num_images": FEW, "teacher": None}
+    found = run(images=untargeted(asked.images), models=[replace(student, module=opposite)], **few)
+    assert found.adversarial.figures == {"student": {}}
+    assert any("the student answered none of the 13" in note for note in found.notes)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ from softlabel.tools.evaluate.cli import main
 from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.examples import strong_disagreements, unsure_agreements
 from softlabel.tools.evaluate.page import report_page
+from softlabel.tools.evaluate.rows import summary
 from softlabel.tools.evaluate.run import evaluate
 from softlabel.tools.evaluate.table import lines
+from softlabel.tools.report.figures import class_bars
 from softlabel.trainer.student_files import StudentConfig, save_student
 
 SIDE, CLASSES, TOP_K = 16, 24, 6
@@ -460,7 +462,7 @@ def test_batch_size_and_workers_change_no_figure(scene, result, tmp_path):
 def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_model(scene, tmp_path, capsys):
     assert run(scene, tmp_path, "--control", scene.control) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == ["student", "teacher", "control", "student", "-", "control"]
+    assert said[0].split() == ["student", "teacher", "control", "student", "-", "control", "n"]
     assert [line for line in said if line in {"Fidelity", "Generalisation"}] == [
         "Fidelity", "Generalisation",
     ]  # fmt: skip
@@ -471,8 +473,118 @@ def test_the_table_has_a_row_for_each_figure_and_a_column_for_each_model(scene, 
         ("agreement with the teacher", "agreement"),
     ):
         assert f"{content['student'][name]['value']:.1%}" in rows[title]
+        assert rows[title].split()[-1] == str(content["student"][name]["n"])
     assert rows["agreement with the teacher"].split()[7] == "-"
     assert "note: left out: 2 undecodable" in said
+
+
+def test_the_table_says_where_a_role_has_another_number_of_images(scene, tmp_path):
+    found = evaluate(scene.config(tmp_path))
+    own = dict(found.figures["control"])
+    own["agreement"] = replace(own["agreement"], n=17)
+    said = list(lines(replace(found, figures={**found.figures, "control": own})))
+    place = [n for n, line in enumerate(said) if line.startswith("  agreement with the")]
+    assert said[place[0] + 1] == "    n of others: control 17"
+    assert sum("n of others" in line for line in said) == 1
+
+
+def test_a_class_without_an_image_has_no_bar_and_each_figure_has_its_own_classes(
+    scene, tmp_path, monkeypatch
+):
+    drawn = {}
+
+    def note(names, series, *, label):
+        drawn[label] = (list(names), series)
+        return class_bars(names, series, label=label)
+
+    monkeypatch.setattr("softlabel.tools.evaluate.page.class_bars", note)
+    found = evaluate(scene.config(tmp_path))
+    empty = replace(found.accuracy_by_class["teacher"], count=np.zeros(CLASSES, np.int64))
+    accuracies = {**found.accuracy_by_class, "teacher": empty}
+    report_page(replace(found, accuracy_by_class=accuracies))
+    of_target, of_teacher = (
+        [NAMES[c] for c in np.flatnonzero(by_role["student"].count)]
+        for by_role in (found.accuracy_by_class, found.agreement_by_class)
+    )
+    assert of_target != of_teacher
+    for label, wanted in (("accuracy", of_target), ("agreement with the teacher", of_teacher)):
+        assert set(drawn[label][0]) <= set(wanted)
+        assert len(drawn[label][0]) == min(len(wanted), 20)
+        assert not np.isnan(drawn[label][1]["student"]).any()
+    assert np.isnan(drawn["accuracy"][1]["teacher"]).all()
+
+
+def test_the_page_tells_of_the_labels_of_the_evaluated_tars_only(scene, tmp_path):
+    page = report_page(evaluate(scene.config(tmp_path, shards=(scene.tars[0],))))
+    assert "19 ok, 1 undecodable" in page
+
+
+def test_one_image_is_said_to_be_one_and_too_few_for_cka(
+    scene, teacher, tmp_path, write_tar, monkeypatch
+):
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    tar = str(write_tar(tmp_path / "one.tar", [("a.png", scene.samples[0][0].data)]))
+    found = evaluate(
+        scene.config(tmp_path / "o", teacher=teacher(), labels=None, shards=(tar,), embedding="f")
+    )
+    assert summary(found).startswith("1 image of 1 tar,")
+    assert "no CKA of the student: one image is too few" in found.notes
+
+
+def test_the_main_results_stay_when_a_later_part_fails(scene, tmp_path, monkeypatch):
+    def fail(*args, **settings):
+        raise RuntimeError("later")
+
+    monkeypatch.setattr("softlabel.tools.evaluate.further.stress", fail)
+    with pytest.raises(RuntimeError, match="later"):
+        run(scene, tmp_path, "--attacks", "fgsm")
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["figures"]["student"]["agreement"]["n"] == 39
+    assert [note for note in content["notes"] if note.startswith("unfinished")]
+    assert (tmp_path / "evaluation.md").exists()
+
+
+def test_the_figures_stay_when_the_page_fails_and_no_page_of_others_does(
+    scene, tmp_path, monkeypatch
+):
+    def fail(evaluation):
+        raise RuntimeError("page")
+
+    (tmp_path / "report.html").write_text("of an earlier run")
+    monkeypatch.setattr("softlabel.tools.evaluate.run.report_page", fail)
+    with pytest.raises(RuntimeError, match="page"):
+        run(scene, tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["figures"]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_foreign_tars_that_cannot_be_are_refused_before_the_main_pass(
+    scene, tmp_path, write_tar, monkeypatch, capsys
+):
+    def never(*args, **settings):
+        raise AssertionError("the main pass was begun")
+
+    monkeypatch.setattr("softlabel.tools.evaluate.run.ask", never)
+    bad = write_tar(tmp_path / "bad.tar", [("a.png", b"no")])
+    (tmp_path / "cut.tar").write_bytes(Path(scene.tars[0]).read_bytes()[:700])
+    for tar, said in (
+        (bad, "--ood-shards: wanted images, found none that can be decoded"),
+        (tmp_path / "cut.tar", "cut.tar"),
+        (tmp_path / "none.tar", "--ood-shards: 1 of 1 tars not found"),
+        (scene.tars[1], "--ood-shards: wanted tars of other images, found 1"),
+    ):
+        assert run(scene, tmp_path / "out", "--ood-shards", tar) > 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert "--shards:" not in error.replace("--ood-shards:", "")
+
+
+def test_tars_named_on_standard_input_are_labelled_by_a_teacher(
+    scene, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SOFTLABEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(scene.tars[0] + "\n"))
+    assert run(scene, tmp_path / "o", "--teacher", teacher(), labels=None, shards="-") == 0
 
 
 def test_without_control_and_targets_their_figures_are_missing(scene, tmp_path, write_tar):
@@ -490,8 +602,10 @@ def test_without_control_and_targets_their_figures_are_missing(scene, tmp_path, 
     )
     found = evaluate(config)
     content = found.to_dict()
-    assert content["degradations"]["figures"]["student"] == {}
-    assert set(content["adversarial"]["figures"]["student"]) == {"fgsm/fooled", "fgsm/fooled_noise"}
+    assert "degradations" not in content
+    # Made-up labels, none of which the student gives.
+    assert content["adversarial"]["figures"] == {"student": {}}
+    assert any("the student answered none of the 3" in note for note in content["notes"])
     assert not [line for line in lines(found) if line.startswith(("Generalisation", "Degradation"))]
     assert set(content["figures"]) == {"student", "teacher"}
     assert set(content["figures"]["student"]) == {
@@ -781,6 +895,11 @@ def test_the_names_of_degradations_and_attacks_are_those_that_there_are():
         (("--attacks", "none", "pgd"), "--attacks: wanted none, all or names"),
         (("--attack-eps", "8"), "--attack-eps: wanted 1/255 to 1"),
         (("--attack-step-size", "0"), "--attack-step-size: wanted above 0"),
+        (("--workers", "0"), "--workers: wanted at least 1, found 0"),
+        (("--attack-eps", "0.1"), "--attack-eps: only beside --attacks"),
+        (("--attack-restarts", "2"), "--attack-restarts: only beside --attacks"),
+        (("--attack-steps", "3", "--degradations", "jpeg"), "--attack-steps: only beside"),
+        (("--stress-images", "9"), "--stress-images: only beside --attacks or --degradations"),
         (("--attack-steps", "0"), "--attack-steps: wanted at least 1"),
         (("--stress-images", "0"), "--stress-images: wanted at least 1"),
         (("--ood-labels", "x"), "--ood-labels: only beside --labels and --ood-shards"),

@@ -1,5 +1,7 @@
 """CKA and the correlation of cosines against their definitions, whole and resampled."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -62,16 +64,66 @@ def test_cka_and_correlation_are_their_definitions_whatever_the_batches(seed, n,
     assert cka.n == correlation.n == n
 
 
+def defined_unbiased_cka(x, y, images):
+    """HSIC image by image: means over pairs, triples and quadruples of different images."""
+    K, L = x @ x.T, y @ y.T
+    drawn = list(images)
+
+    def hsic(A, B):
+        sums, numbers = np.zeros(3), np.zeros(3)
+        for size in (2, 3, 4):
+            for chosen in product(drawn, repeat=size):
+                if len(set(chosen)) < size:
+                    continue
+                i, j, *more = chosen
+                other = {2: (i, j), 3: (i, *more), 4: tuple(more)}[size]
+                sums[size - 2] += A[i, j] * B[other]
+                numbers[size - 2] += 1
+        pairs, triples, quadruples = sums / numbers
+        return pairs - 2 * triples + quadruples
+
+    return hsic(K, L) / np.sqrt(hsic(K, K) * hsic(L, L))
+
+
 def test_resampled_figures_are_those_of_the_images_drawn():
-    x, y = features(1, 12)
-    counts = next(resample_counts(12, seed=3))[:6]
-    aligned = module._alignment(x.astype(np.float64), y.astype(np.float64))(counts)
-    correlated = module._cosine_correlation(x.astype(np.float64), y.astype(np.float64))(counts)
+    x, y = (v.astype(np.float64) for v in features(1, 9))
+    counts = next(resample_counts(9, seed=3))[:3]
+    aligned = module._alignment(x, y)(counts)
+    correlated = module._cosine_correlation(x, y)(counts)
     for number, row in enumerate(counts.astype(int)):
-        images = np.repeat(np.arange(12), row)
-        assert aligned[number] == pytest.approx(defined_cka(x[images], y[images]), abs=1e-9)
+        images = np.repeat(np.arange(9), row)
+        wanted = defined_unbiased_cka(x - x.mean(0), y - y.mean(0), images.tolist())
+        assert aligned[number] == pytest.approx(wanted, abs=1e-7)
         expected = defined_correlation(x, y, images.tolist())
         assert correlated[number] == pytest.approx(expected, abs=1e-7)
+
+
+def test_undrawn_unbiased_cka_is_song_and_others_formula():
+    x, y = (v.astype(np.float64) for v in features(6, 15))
+    K, L = x @ x.T, y @ y.T
+    np.fill_diagonal(K, 0)
+    np.fill_diagonal(L, 0)
+
+    def hsic(A, B, n=15):
+        one = np.ones(n)
+        whole = one @ A @ one * (one @ B @ one) / ((n - 1) * (n - 2))
+        return (np.trace(A @ B) + whole - 2 / (n - 2) * one @ A @ B @ one) / (n * (n - 3))
+
+    wanted = hsic(K, L) / np.sqrt(hsic(K, K) * hsic(L, L))
+    assert module._alignment(x, y)(np.ones((1, 15)))[0] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_interval_of_cka_reaches_to_both_sides_of_its_value():
+    x, y = features(7, 200)
+    cka = similarity_figures({"student": filled(x, y)})[0]["student"]["cka"]
+    assert cka.low < cka.value - 0.005
+    assert cka.high > cka.value + 0.005
+
+
+def test_too_few_images_tell_nothing_of_cka():
+    x, y = features(8, 3)
+    cka = similarity_figures({"student": filled(x, y)})[0]["student"]["cka"]
+    assert [cka.low, cka.high] == [0, 1]
 
 
 def test_a_rotated_and_scaled_copy_is_the_same_arrangement_and_noise_is_not():
@@ -85,7 +137,8 @@ def test_a_rotated_and_scaled_copy_is_the_same_arrangement_and_noise_is_not():
     )
     copy, noise = figures["student"], figures["control"]
     for name in ("cka", "cosine_correlation"):
-        assert [copy[name].low, copy[name].value] == pytest.approx([1, 1], abs=1e-5)
+        found = [copy[name].low, copy[name].value, copy[name].high]
+        assert found == pytest.approx([1, 1, 1], abs=1e-5)
         assert differences[name].value == pytest.approx(copy[name].value - noise[name].value)
         assert differences[name].low > 0.5
     assert noise["cka"].value < 0.1

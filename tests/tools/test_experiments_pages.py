@@ -72,6 +72,30 @@ def test_the_markdown_page_says_all_that_was_found():
     assert "TRIAL" not in text
 
 
+@pytest.mark.parametrize(
+    ("mean", "half", "bound", "marked"),
+    [
+        (0.85, 0.06, 0.8, True),
+        (0.85, 0.04, 0.8, False),
+        (0.75, 0.06, 0.8, True),
+        (0.81, None, 0.8, False),
+        (0.81, 0.5, None, False),
+    ],
+)
+def test_a_verdict_that_the_seeds_do_not_settle_is_marked(mean, half, bound, marked):
+    found = findings()
+    claim = replace(
+        found.claims[0],
+        figure=Spread(mean=mean, half=half, count=3),
+        bound=None if bound is None else Bound(relation=">=", value=bound),
+    )
+    found.claims = [claim]
+    shown_part = summary(blind=part(findings=found.to_dict()))
+    (row,) = pages.claim_rows(shown_part)
+    assert row[4] == claim.verdict + (" (bound within the interval)" if marked else "")
+    assert ("1 of these with the bound within the interval" in pages.counts(shown_part)) == marked
+
+
 def test_no_cell_breaks_a_table():
     text = pages.markdown([summary()])
     row = next(line for line in text.splitlines() if "<script>" in line)

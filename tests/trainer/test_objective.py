@@ -146,8 +146,8 @@ def test_targets_are_not_looked_at_without_a_task():
 
 
 @pytest.mark.parametrize("width", [C, 16])
-def test_agreement_counts_rows_by_weight_and_real_classes_only(width):
-    _, targets = batch(1.0, weight=[1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+def test_agreement_counts_each_row_of_any_weight_once_and_real_classes_only(width):
+    _, targets = batch(1.0, weight=[0.1, 7.0, 1.0, 1.0, 1.0, 0.0])
     logits = torch.full((B, width), -1.0)
     logits[:, C:] = 9.0
     first = targets.topk_class[:, 0].long()

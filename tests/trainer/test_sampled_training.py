@@ -90,6 +90,27 @@ def test_repeats_show_the_next_views_and_rows_carry_their_factors(make_collectio
     assert len(set(views.tolist())) == min(3, times[most])
 
 
+def test_repeats_under_own_augmentation_differ_and_agreement_stays_a_share(
+    make_collection, tmp_path
+):
+    from softlabel.trainer.assembly import make_loader
+    from softlabel.trainer.loading import Loaded, Piece, joined_numbers
+    from softlabel.trainer.metrics import last_row
+
+    made = make_collection(tmp_path, 2, 30)
+    wanted = config(
+        made, tmp_path / "s", sample="balanced", augment="crop-flip", importance_correct=True
+    )
+    plan = make_plan(wanted)
+    rows = make_loader(plan).labels.rows(0, epoch=0)
+    piece = Piece(Loaded(0, 0, rows, [b""] * len(rows)), 0, len(rows))
+    numbers = joined_numbers([piece], replay=False)
+    shown = list(zip(rows.member.tolist(), numbers.tolist(), strict=True))
+    assert len(set(shown)) == len(shown) > len(set(rows.member.tolist()))
+    train_plan(plan)
+    assert 0 <= float(last_row(tmp_path / "s/metrics.csv")["agreement"]) <= 1
+
+
 def test_the_plan_is_said_before_training_and_by_dry_run(collection, kd_train, tmp_path, arguments):
     flags = arguments(collection, tmp_path / "s", sample="balanced", source_by="tar")
     said = kd_train(*flags, "--dry-run")
@@ -116,6 +137,9 @@ def test_confidence_says_that_it_was_measured_to_hurt(collection, tmp_path):
         ({"source_weight": ("t=-1",)}, "wanted a number from 0"),
         ({"source_weight": ("t=0",)}, "leaves no source with an image"),
         ({"source_weight": ("classes", "t=1")}, "found both"),
+        ({"source_weight": ("t=1e308",)}, "wanted a number from 0 to 1,000,000"),
+        ({"source_weight": ("t=2", "t=3")}, "found twice: t"),
+        ({"sample": "balanced", "source_by": "key:nomatch"}, "matches no image of 3 tar(s)"),
         ({"sample": "balanced", "source_by": "path:xyz"}, "matches none of the 3 tars"),
         ({"sample": "balanced", "source_by": "path:"}, "the pattern is empty"),
     ],
@@ -130,6 +154,12 @@ def test_weights_that_mean_nothing_are_usage_errors(changes, said, collection, t
     [
         {"importance_correct": True},
         {"balance_gamma": -1.0},
+        {"sample": "balanced", "balance_gamma": 300.0},
+        {"sample": "balanced", "balance_gamma": 0.0},
+        {"balance_gamma": 2.0},
+        {"confidence_beta": 1e5},
+        {"confidence_score": "energy"},
+        {"source_by": "tar"},
         {"balance_anneal": 0.0},
         {"balance_anneal": 1.5},
         {"confidence_beta": float("nan")},

@@ -53,10 +53,15 @@ def weights_by_formula(collection, source_of_tar, v, gamma):
     total = sum(v[source_of_tar[t]] for t, _ in rows)
     q = [sum(v[source_of_tar[t]] for t, c in rows if c == k) / total for k in range(C)]
     w = [v[source_of_tar[t]] * (q[c] + 1 / len(alive)) ** -gamma for t, c in rows]
-    mean = sum(w) / len(alive)
-    w = [min(x, LARGEST * mean) for x in w]
-    kappa = sum(w) / len(alive)
-    return np.array([x / kappa for x in w])
+    # The mean after the cut, by bisection: what is cut at 20 times it has it as its mean.
+    low, high = 0.0, sum(w) / len(alive)
+    for _ in range(200):
+        kappa = (low + high) / 2
+        if sum(min(x, LARGEST * kappa) for x in w) / len(alive) >= kappa:
+            low = kappa
+        else:
+            high = kappa
+    return np.array([min(x / high, LARGEST) for x in w])
 
 
 def every_row(sampler, epoch):
@@ -118,6 +123,20 @@ def test_a_tar_that_would_yield_less_than_one_percent_is_not_read(mixed):
     less = sampler_of(mixed, gamma=0.0, source_weight=(1, 1, 1, 1, 1, 0.0075), by=r"path:t0(\d)")
     assert sum(just.counts(epoch)[5] for epoch in range(300)) > 0
     assert sum(less.counts(epoch)[5] for epoch in range(300)) == 0
+
+
+def test_no_image_comes_more_than_20_times_an_epoch_and_an_epoch_keeps_its_length(mixed):
+    sampler = sampler_of(mixed, gamma=0.0, source_weight=(1, 1, 1, 1, 1, 1), by=r"path:t0(\d)")
+    count = np.zeros((1, 400), np.int64)
+    count[0, 0] = 100_000 - 399
+    count[0, 1:] = 1
+    sampler.pool.count, sampler.weighting = (
+        count,
+        Weighting(gamma=1.0, anneal=None, beta=0.0, source_weight=np.ones(1)),
+    )
+    weight = sampler._group_weights(np.arange(400), 1.0)
+    assert weight.max() == LARGEST
+    assert (weight * count[0]).sum() / count.sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_gamma_falls_to_nothing_over_its_share_of_the_run(mixed):

@@ -34,6 +34,17 @@ def test_scores_are_those_of_dense_arithmetic(collection, score):
     assert np.allclose(score_of(score, given, collection.store.manifest), wanted[score], rtol=1e-6)
 
 
+def test_energy_keeps_its_temperature_where_the_smallest_stored_one_is_above_1(
+    make_collection, tmp_path
+):
+    made = make_collection(tmp_path, 1, 20, temperatures=(2.0, 4.0))
+    arrays = made.store.read(0)
+    z = arrays["topk_logit"][:, 0].astype(np.float64)
+    total = np.exp(z / 2).sum(1) + np.exp(arrays["tail_lse"][:, 0, 0].astype(np.float64))
+    found = score_of("energy", arrays, made.store.manifest)
+    assert np.allclose(found, arrays["max_logit"][:, 0] + 2 * np.log(total), rtol=1e-6)
+
+
 values = st.lists(
     st.floats(-1e6, 1e6, allow_nan=False, width=32) | st.sampled_from([0.0, 1.0, -1.0]),
     min_size=1,

@@ -53,6 +53,7 @@ def batch(step=0, size=6):
         topk_class=np.argsort(rng.random((size, 5)), axis=1).astype(np.int32),
         tail_lse=np.full(size, -np.inf, np.float32),
         weight=np.ones(size, np.float32),
+        copy=zeros,
     )
     pixels = torch.from_numpy(rng.integers(0, 256, (size, 8, 8, 3), np.uint8))
     weight = np.ones(size, np.float32)

@@ -45,7 +45,8 @@ class EvalConfig:
     """Label store that holds the tars already. Either this or --teacher."""
 
     control: Path | None = None
-    """Folder of a second student, to be compared with: trained on hard labels, say."""
+    """Folder of a second student, to be compared with: a student trained in the same way on an
+    independent teacher's labels (Stanton et al. 2021), or a baseline."""
 
     ood_shards: tuple[str, ...] = ()
     """Tars of images that are not of the collection: how well does a model know them from those of
@@ -114,7 +115,7 @@ class EvalConfig:
             raise ValueError("--ood-labels: only beside --labels and --ood-shards")
         counts = {
             "batch-size": self.batch_size,
-            "workers": self.workers or 1,
+            "workers": 1 if self.workers is None else self.workers,
             "attack-steps": self.attack_steps,
             "attack-restarts": self.attack_restarts,
             "stress-images": self.stress_images,
@@ -128,6 +129,16 @@ class EvalConfig:
             raise ValueError(f"--attack-step-size: wanted above 0, found {self.attack_step_size:g}")
         _named("degradations", self.degradations, Degradation)
         _named("attacks", self.attacks, AttackName)
+        if not self.attack_kinds:
+            for name in ("attack_eps", "attack_steps", "attack_step_size", "attack_restarts"):
+                self._refuse(name, "--attacks")
+            if not self.degradation_kinds:
+                self._refuse("stress_images", "--attacks or --degradations")
+
+    def _refuse(self, name: str, beside: str) -> None:
+        """A flag that would do nothing."""
+        if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            raise ValueError(f"--{name.replace('_', '-')}: only beside {beside}")
 
     @property
     def degradation_kinds(self) -> tuple[str, ...]:

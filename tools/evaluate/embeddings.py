@@ -4,7 +4,7 @@ N images, n of them kept for pairwise figures, D_t and D_s widths of teacher and
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,8 @@ def similarity_figures(
     """`cka` and `cosine_correlation` by role, and student minus control by name of figure.
 
     The CKA is over all images. Its interval, like the correlation and its interval, is of at most
-    `KEPT` images: wider than all images would give.
+    `KEPT` images: wider than all images would give. It is the value plus what resamples change an
+    unbiased estimate by: the value itself grows when images are drawn twice.
     """
     values: dict[str, dict[str, float]] = {}
     resampled: dict[str, dict[str, Floats]] = {}
@@ -132,7 +133,7 @@ def similarity_figures(
         values[role], resampled[role] = {}, {}
         for name, value, over in _measures(embeddings, teacher, student):
             of_kept = float(over(np.ones((1, kept)))[0])
-            if np.isfinite(value) and np.isfinite(of_kept):
+            if np.isfinite(value):
                 drawn = resample_counts(kept, seed=seed, resamples=RESAMPLES)
                 spread = np.concatenate([over(counts) for counts in drawn]) - of_kept
                 values[role][name], resampled[role][name] = value, value + spread
@@ -166,13 +167,16 @@ def _figure(
     *,
     is_difference: bool = False,
 ) -> Figure:
-    """Resampled images are drawn twice, which makes CKA look larger: its interval is mirrored."""
+    """CKA's interval is widened to hold the value, and is everything where nothing is known."""
     if name != "cka":
         return figure_of(value, resampled, n=kept)
-    interval_n = kept if kept < count else None
-    if is_difference:
-        return figure_of(value, resampled, n=count, mirrored=True, interval_n=interval_n)
-    return figure_of(value, resampled, n=count, mirrored=True, span=SHARE, interval_n=interval_n)
+    span = (-1.0, 1.0) if is_difference else SHARE
+    if np.isnan(resampled).all():
+        resampled = np.resize(span, RESAMPLES)
+    found = figure_of(
+        value, resampled, n=count, span=span, interval_n=kept if kept < count else None
+    )
+    return replace(found, low=min(found.low, value), high=max(found.high, value))
 
 
 def _measures(
@@ -185,27 +189,48 @@ def _measures(
 
 
 def _alignment(x: Floats, y: Floats) -> _Pairwise:
-    """CKA of weighted images from their Gram matrices K and L.
+    """Unbiased CKA of weighted images, from their Gram matrices K and L without diagonals.
 
-    With weights w that sum to m, ||X'Y||^2 of the centred X and Y is
-    w'(K*L)w - 2/m sum_i w_i (Kw)_i (Lw)_i + (w'Kw)(w'Lw)/m^2.
+    HSIC as Song et al. 2007 estimate it without bias, in CKA's ratio as Nguyen et al. 2021
+    (arXiv:2010.15327) have it; both written from memory. HSIC is
+    mean K_ij L_ij - 2 mean K_ij L_iq + mean K_ij L_qr over pairs, triples and quadruples of
+    different images: one that was drawn twice makes no pair with itself. NaN for fewer than 4.
+    Both sets are centred over the images there are, not over those drawn.
     """
     K, L = (_gram(v - v.mean(0)) for v in (x, y))
+    for gram in (K, L):
+        np.fill_diagonal(gram, 0.0)
     products = {"cross": K * L, "x": K * K, "y": L * L}
 
     def over(counts: Floats) -> Floats:
-        m = counts.sum(1)
         drawn_k, drawn_l = counts @ K, counts @ L
-        pairs = {"cross": (drawn_k, drawn_l), "x": (drawn_k, drawn_k), "y": (drawn_l, drawn_l)}
-        found = {}
-        for name, (a, b) in pairs.items():
-            whole = ((counts @ products[name]) * counts).sum(1)
-            both = (counts * a * b).sum(1)
-            found[name] = whole - 2 / m * both + (counts * a).sum(1) * (counts * b).sum(1) / m**2
+        sides = {"cross": (drawn_k, drawn_l), "x": (drawn_k, drawn_k), "y": (drawn_l, drawn_l)}
+        found = {name: _hsic(counts, products[name], *both) for name, both in sides.items()}
         spread = np.sqrt(np.maximum(found["x"], 0) * np.maximum(found["y"], 0))
         return ratio(found["cross"], spread)
 
     return over
+
+
+def _hsic(w: Floats, product: Floats, k: Floats, l: Floats) -> Floats:  # noqa: E741
+    """[b] from counts w [b, n], K * L [n, n], and w K and w L [b, n]; K and L are symmetric.
+
+    Sums over all pairs, less those in which an image comes twice.
+    """
+    w2 = w * w
+    m, s2, s3, s4 = (power.sum(1) for power in (w, w2, w2 * w, w2 * w2))
+    drawn = w @ product
+    pairs, uneven = (drawn * w).sum(1), (drawn * w2).sum(1)
+    both = ((w2 @ product) * w2).sum(1)
+    triples = (w * k * l).sum(1) - uneven
+    whole = (w * k).sum(1) * (w * l).sum(1)
+    # An image of the first pair may be one of the second in four ways, both in two.
+    quadruples = whole - 4 * (w2 * k * l).sum(1) + 2 * both
+    return (
+        ratio(pairs, m**2 - s2)
+        - 2 * ratio(triples, m**3 - 3 * m * s2 + 2 * s3)
+        + ratio(quadruples, m**4 - 6 * m**2 * s2 + 3 * s2**2 + 8 * m * s3 - 6 * s4)
+    )
 
 
 def _gram(x: Floats) -> Floats:

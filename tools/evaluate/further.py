@@ -1,15 +1,22 @@
 """What an evaluation does beyond its one pass over the images: OOD detection and stress."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from softlabel.shards.errors import UsageError
 from softlabel.shards.progress import Progress
-from softlabel.shards.specs import expand
+from softlabel.shards.specs import expand, is_local, local_path, redacted
 from softlabel.shards.store import open_store
 from softlabel.tools.evaluate.answers import Images
 from softlabel.tools.evaluate.config import EvalConfig
 from softlabel.tools.evaluate.models import Model
-from softlabel.tools.evaluate.ood.run import MOST_ID_IMAGES, Ood, out_of_distribution
+from softlabel.tools.evaluate.ood.run import (
+    MOST_ID_IMAGES,
+    Ood,
+    out_of_distribution,
+    require_image,
+)
 from softlabel.tools.evaluate.stress.attacks import Attack, make_attack
 from softlabel.tools.evaluate.stress.run import Stress, stress
 from softlabel.tools.evaluate.teacher_labels import Labelled, labelled_tars
@@ -28,13 +35,16 @@ class Further:
     attacks: Sequence[Attack]
 
     @classmethod
-    def prepare(cls, config: EvalConfig, labelled: Labelled) -> "Further":
+    def prepare(cls, config: EvalConfig, models: Sequence[Model], labelled: Labelled) -> "Further":
         """Open what will be needed.
 
         Raises:
-            SoftLabelError: no such tars or labels; the teacher is not that of the labels.
+            SoftLabelError: no such tars or labels; foreign tars that are of the collection, or
+                without an image; the teacher is not that of the labels.
         """
-        tars = expand(config.ood_shards, allow_pipe=config.allow_pipe) if config.ood_shards else []
+        tars = _foreign_tars(config, labelled) if config.ood_shards else []
+        if tars:
+            require_image(tars, models, labelled.store.manifest)
         ood_labels = None
         if config.ood_labels is not None:
             ood_labels = labelled_tars(open_store(config.ood_labels), tars)
@@ -96,3 +106,25 @@ class Further:
 
     def _progress(self, what: str, total: int) -> Progress:
         return Progress(what, total=total, done=0, log_format=self.config.log_format)
+
+
+def _foreign_tars(config: EvalConfig, labelled: Labelled) -> list[str]:
+    """The tars of --ood-shards; UsageError where one is of the collection as well."""
+    try:
+        tars = expand(config.ood_shards, allow_pipe=config.allow_pipe)
+    except UsageError as error:
+        said = str(error).removeprefix("--shards: ")
+        raise UsageError(f"--ood-shards: {said}") from None
+    own = set(_places(labelled.urls.values()))
+    both = [tar for tar, place in zip(tars, _places(tars), strict=True) if place in own]
+    if both:
+        raise UsageError(
+            f"--ood-shards: wanted tars of other images, found {len(both)} that --shards names "
+            f"too, the first is {redacted(both[0])}; name it once"
+        )
+    return tars
+
+
+def _places(tars: Iterable[str]) -> list[str]:
+    """Equal for equal tars, however they are written."""
+    return [os.path.realpath(local_path(tar)) if is_local(tar) else tar for tar in tars]

@@ -63,12 +63,14 @@ _ATTACKED_MEANING = [
     (
         "attacks",
         "each student, whose column it is, is attacked itself; noise is uniform, of the same "
-        "largest change; fooled: share of pictures answered with their class before and not after",
+        "largest change; fooled: of the pictures that a model answered with their class before, "
+        "the share that it does not after; a picture's class is its target, or without one the "
+        "teacher's label",
     ),
     (
         "transfer",
-        "share of pictures that the teacher answered with their class before and not after, on "
-        "pictures made against the student",
+        "of the pictures that the teacher answered with their class before, the share that it does "
+        "not after, on pictures made against the student",
     ),
 ]
 
@@ -151,7 +153,13 @@ def _attacked(evaluation: Evaluation, found: Adversarial) -> Group:
         names |= {f"{attack.kind}/{n}": f"{attack.kind}: {title}" for n, title in _ATTACKED.items()}
     rows: list[Row] = []
     for name, title in names.items():
-        rows += row(evaluation, title, _named(found.figures, name), unit="share")
+        rows += row(
+            evaluation,
+            title,
+            _named(found.figures, name),
+            unit="share",
+            difference=found.differences.get(name),
+        )
     settings = "; ".join(map(_settings, found.attacks))
     return Group(
         title="Adversarial",

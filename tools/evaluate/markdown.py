@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from softlabel.tools.evaluate import embeddings
 from softlabel.tools.evaluate.bootstrap import RESAMPLES
 from softlabel.tools.evaluate.evaluation import Evaluation
 from softlabel.tools.evaluate.groups import groups
@@ -17,7 +18,7 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     manifest = evaluation.labelled.store.manifest
     yield f"# {_plain(evaluation.models[0].described.name)} against its teacher"
     yield ""
-    yield f"{summary(evaluation)}, from {RESAMPLES:,} resamples unless said otherwise."
+    yield f"{summary(evaluation)}, from {RESAMPLES:,} resamples{_fewer(evaluation)}."
     for group in groups(evaluation):
         yield from ("", f"## {group.title}", "")
         if group.detail:
@@ -37,6 +38,16 @@ def _lines(evaluation: Evaluation) -> Iterator[str]:
     yield from ("", "## What the figures mean", "")
     for group in groups(evaluation):
         yield from (f"- {_plain(title)}: {_plain(said)}" for title, said in group.meanings)
+
+
+def _fewer(evaluation: Evaluation) -> str:
+    """Which figures have other resamples."""
+    if not any("cka" in own or "cosine_correlation" in own for own in evaluation.figures.values()):
+        return ""
+    return (
+        f"; those of CKA and of the correlation of cosines from {embeddings.RESAMPLES:,}, of at "
+        f"most {embeddings.KEPT:,} images"
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

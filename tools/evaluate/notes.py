@@ -32,6 +32,7 @@ def missing_notes(
 ) -> list[str]:
     """Why figures are missing that a reader would look for."""
     manifest, notes = labelled.store.manifest, []
+    num_images = figures["student"]["agreement"].n
     if manifest.top_k < manifest.num_classes and "accuracy" in figures["teacher"]:
         notes.append(
             "the teacher's own NLL and Brier score are left out: its labels don't hold all classes"
@@ -46,9 +47,14 @@ def missing_notes(
             "no embeddings: label with --embedding to have CKA and the correlation of cosines"
         )
     else:
+        reason = (
+            "one image is too few"
+            if num_images == 1
+            else "no linear layer makes its logits, or its features or the teacher's embeddings "
+            "never change"
+        )
         notes += [
-            f"no CKA of the {model.role}: no linear layer makes its logits, or its features or the "
-            "teacher's embeddings never change"
+            f"no CKA of the {model.role}: {reason}"
             for model in models
             if "cka" not in figures[model.role]
         ]
@@ -66,7 +72,8 @@ def label_notes(labelled: Labelled) -> list[str]:
     if manifest.top_k < manifest.num_classes:
         notes.append(
             f"KL and total variation take the {manifest.num_classes - manifest.top_k} classes "
-            f"beyond the teacher's stored {manifest.top_k} as one, which makes them lower bounds"
+            f"beyond the teacher's stored {manifest.top_k} as one, which makes them lower bounds; "
+            "the difference of two lower bounds bounds nothing"
         )
     if left_out := labelled.left_out:
         said = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in left_out.items())

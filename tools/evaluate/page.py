@@ -1,6 +1,6 @@
 """report.html: the evaluation as a page to read, pictures included."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from softlabel.tools.evaluate.bootstrap import RESAMPLES
 from softlabel.tools.evaluate.evaluation import Evaluation
 from softlabel.tools.evaluate.examples import cards, strong_disagreements, unsure_agreements
 from softlabel.tools.evaluate.groups import groups
+from softlabel.tools.evaluate.metrics import ByClass
 from softlabel.tools.evaluate.page_parts import part_sections
 from softlabel.tools.evaluate.rows import columns, summary
 from softlabel.tools.report.figures import class_bars, histogram, reliability_diagram, scatter
@@ -27,6 +28,7 @@ from softlabel.tools.report.page import (
     tiles,
 )
 from softlabel.tools.report.training import training_curves
+from softlabel.tools.stats.collect import collect
 from softlabel.tools.store_stats import store_stats
 
 _POINTS = 600
@@ -156,27 +158,32 @@ def _confidence(evaluation: Evaluation) -> Iterator[Markup]:
 
 
 def _classes(evaluation: Evaluation) -> Iterator[Markup]:
-    names, agreement = evaluation.class_names, evaluation.agreement_by_class
-    count = agreement["student"].count
-    seen = np.flatnonzero(count)
-    shown = seen
-    if len(seen) > _BARS:
-        worst = np.lexsort((-count[seen], agreement["student"].mean[seen]))
-        shown = seen[worst[:_BARS]]
-    labels = [names[c] for c in shown]
-    agreements = {role: found.mean[shown] for role, found in agreement.items()}
-    least = f"; the {_BARS} of {len(seen)} with the least agreement" if len(seen) > _BARS else ""
+    agreement, accuracy = evaluation.agreement_by_class, evaluation.accuracy_by_class
     drawings = [
-        figure(
-            class_bars(labels, agreements, label="agreement with the teacher"),
-            f"By the teacher's first class{least}.",
-        )
+        _bars(evaluation, agreement, "agreement with the teacher", "By the teacher's first class")
     ]
-    if accuracy := evaluation.accuracy_by_class:
-        accuracies = {role: accuracy[role].mean[shown] for role in evaluation.roles}
-        drawings.append(figure(class_bars(labels, accuracies, label="accuracy"), "By target."))
+    if accuracy:
+        by_role = {role: accuracy[role] for role in evaluation.roles}
+        drawings.append(_bars(evaluation, by_role, "accuracy", "By target"))
     yield side_by_side(drawings)
     yield folded("All classes in numbers", _class_table(evaluation))
+
+
+def _bars(
+    evaluation: Evaluation, by_role: Mapping[str, ByClass], label: str, caption: str
+) -> Markup:
+    """The classes that have images; with many, those where the student's share is least."""
+    names, own = evaluation.class_names, by_role["student"]
+    shown = seen = np.flatnonzero(own.count)
+    if len(seen) > _BARS:
+        shown = seen[np.lexsort((-own.count[seen], own.mean[seen]))[:_BARS]]
+        caption += f"; the {_BARS} of {len(seen)} with the student's least {label}"
+    # A role without an image of a class has no bar there, which is not a bar of 0 %.
+    shares = {
+        role: np.where(found.count[shown] > 0, found.mean[shown], np.nan)
+        for role, found in by_role.items()
+    }
+    return figure(class_bars([names[c] for c in shown], shares, label=label), f"{caption}.")
 
 
 def _class_table(evaluation: Evaluation) -> Markup:
@@ -220,7 +227,8 @@ def _examples(evaluation: Evaluation) -> list[Markup]:
 
 
 def _labels(evaluation: Evaluation) -> Markup:
-    stats = store_stats(evaluation.labelled.store)
+    store = evaluation.labelled.store
+    stats = store_stats(store, collect(store, only=evaluation.labelled.urls.keys()))
     labels, classes, manifest = stats["labels"], stats["classes"], stats["manifest"]
     tails = ", ".join(f"{mass:.2%} at {t}" for t, mass in labels["mean_tail"].items())
     status = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in stats["status"].items())

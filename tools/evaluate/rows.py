@@ -1,7 +1,7 @@
 """An evaluation's figures as rows of text, for every form of the result."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from softlabel.tools.evaluate.bootstrap import Figure
@@ -20,6 +20,8 @@ class Row:
     title: str
     n: int
     cells: list[str]
+    other_n: Mapping[str, int] = field(default_factory=dict)
+    """Images of the roles that have another number of them than `n`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +58,13 @@ def row(
     cells = [shown(figure, unit=unit) for figure in figures]
     if "control" in evaluation.roles:
         cells.append(shown(difference, unit=unit, signed=True))
-    yield Row(title=title, n=known[0].n, cells=cells)
+    n = known[0].n
+    others = {
+        role: figure.n
+        for role, figure in zip(evaluation.roles, figures, strict=True)
+        if figure is not None and figure.n != n
+    }
+    yield Row(title=title, n=n, cells=cells, other_n=others)
 
 
 def shown(figure: Figure | None, *, unit: Unit, signed: bool = False) -> str:
@@ -71,11 +79,17 @@ def shown(figure: Figure | None, *, unit: Unit, signed: bool = False) -> str:
     return f"{value:{sign}.1f}{percent} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
+def counted(count: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
 def summary(evaluation: Evaluation) -> str:
     """What the figures are of."""
     targets = int((evaluation.images.target >= 0).sum())
     return (
-        f"{len(evaluation.images.target):,} images of {len(evaluation.labelled.urls):,} tar(s), "
+        f"{counted(len(evaluation.images.target), 'image')} of "
+        f"{counted(len(evaluation.labelled.urls), 'tar')}, "
         f"{f'{targets:,}' if targets else 'none'} with a target; in brackets 95 % intervals over "
         "images"
     )

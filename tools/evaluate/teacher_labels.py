@@ -81,6 +81,7 @@ class Labelled:
             topk_class=arrays["topk_class"][member, 0].astype(np.int32),
             tail_lse=tail_at(tail_lse, **known),
             weight=np.ones(len(member), np.float32),
+            copy=np.zeros(len(member), np.int64),
         )
         return TeacherRows(
             rows=rows,
@@ -103,7 +104,7 @@ def find_labels(config: EvalConfig, models: list[Model]) -> Labelled:
     """
     given = expand(config.shards, allow_pipe=config.allow_pipe)
     if config.teacher is not None:
-        store = _label(config, config.teacher, models)
+        store = _label(config, config.teacher, models, given)
     else:
         assert config.labels is not None
         store = open_store(config.labels)
@@ -134,7 +135,8 @@ def labelled_tars(store: Store, given: Sequence[str]) -> Labelled:
     return labelled
 
 
-def _label(config: EvalConfig, teacher: Path, models: list[Model]) -> Store:
+def _label(config: EvalConfig, teacher: Path, models: list[Model], given: Sequence[str]) -> Store:
+    """The teacher's labels of the given tars: names, as standard input can be read only once."""
     from softlabel.labeler.config import LabelConfig
     from softlabel.labeler.run import label
     from softlabel.labeler.teacher import open_teacher
@@ -145,7 +147,7 @@ def _label(config: EvalConfig, teacher: Path, models: list[Model]) -> Store:
     decoder = models[0].decoder
     wanted = LabelConfig(
         teacher=teacher,
-        shards=config.shards,
+        shards=tuple(given),
         out=config.output / FOLDER,
         recipe=config.recipe,
         top_k=num_classes if num_classes <= _ALL_CLASSES else _TOP_K,

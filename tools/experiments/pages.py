@@ -18,8 +18,10 @@ _INTRODUCTION = (
     "(Student's t), of students trained by kd-train on labels of kd-label and judged by kd-eval on "
     "test images that nobody was trained on. Bounds were fixed before, on digits: there a claim is "
     "reproduced or not; elsewhere it is reported whether the same bound holds. Verdicts look at "
-    "the mean."
+    "the mean; where the bound lies within the interval, so that seeds like these could have said "
+    "the opposite, it is marked. What has no interval is of one teacher and one pool."
 )
+_NEAR = "bound within the interval"
 _CLAIM_HEAD = ("claim", "source", "measured", "bound", "verdict")
 
 
@@ -30,7 +32,8 @@ def claim_rows(summary: Summary) -> list[tuple[str, ...]]:
         for claim in part.findings["claims"]:
             bound = None if claim["bound"] is None else Bound(**claim["bound"])
             reason = REASONS.get(f"{summary.data}/{claim['name']}", "")
-            verdict = f"{claim['verdict']}. {reason}" if reason else claim["verdict"]
+            verdict = claim["verdict"] + (f" ({_NEAR})" if near(claim) else "")
+            verdict = f"{verdict}. {reason}" if reason else verdict
             rows.append(
                 (
                     claim["says"],
@@ -43,12 +46,23 @@ def claim_rows(summary: Summary) -> list[tuple[str, ...]]:
     return rows
 
 
+def near(claim: Mapping[str, Any]) -> bool:
+    """Whether the bound lies within the figure's interval: the seeds do not settle the verdict."""
+    figure, bound = claim["figure"], claim["bound"]
+    if bound is None or figure["half"] is None:
+        return False
+    return bool(abs(figure["mean"] - bound["value"]) <= figure["half"])
+
+
 def counts(summary: Summary) -> str:
     """How many claims came out how, and what is missing."""
-    verdicts = [c["verdict"] for part in summary.parts.values() for c in part.findings["claims"]]
+    claims = [claim for part in summary.parts.values() for claim in part.findings["claims"]]
+    verdicts = [claim["verdict"] for claim in claims]
     kinds = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(sorted(verdicts))}
     missing = len(missing_lines(summary))
     said = [f"{count} {verdict}" for verdict, count in kinds.items()]
+    if unsettled := sum(map(near, claims)):
+        said.append(f"{unsettled} of these with the {_NEAR}")
     return ", ".join([*said, f"{missing} skipped or failed"] if missing else said)
 
 

@@ -1,6 +1,6 @@
 """One pass over a store: the statistics of its sources and of its tars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from softlabel.shards.errors import UsageError
 from softlabel.shards.schema import Manifest
-from softlabel.shards.sources import SourceBy, refuse_unmatched, tar_sources
+from softlabel.shards.sources import (
+    MOST_SOURCES,
+    NAMELESS,
+    SourceBy,
+    refuse_unmatched,
+    tar_sources,
+)
 from softlabel.shards.store import Store
 from softlabel.tools.stats.duplicates import Duplicates
 from softlabel.tools.stats.source import LabelFigures, SourceStatistics
@@ -23,9 +29,6 @@ FEWEST_IMAGES = 100
 
 _SAMPLED_NUMBERS = 1 << 24
 """Numbers in the samples of all sources together: 128 MiB."""
-
-MOST_SOURCES = 4096
-"""More are a slip of the pattern, such as a source for each image, and would fill the memory."""
 
 BY_NAME = SourceBy(kind="name")
 EVERYTHING = "all"
@@ -70,11 +73,16 @@ def source_statistics(
 
 
 def collect(
-    store: Store, *, by: SourceBy = BY_NAME, urls: Mapping[int, str] | None = None
+    store: Store,
+    *,
+    by: SourceBy = BY_NAME,
+    urls: Mapping[int, str] | None = None,
+    only: Container[int] | None = None,
 ) -> Collection:
-    """`source_statistics`, with those of each tar and of the whole."""
+    """`source_statistics`, with those of each tar and of the whole; or of `only` some tars."""
     refuse_unmatched(by, store.tars)
-    return _Pass(store, by, urls or {}).run()
+    tars = [tar for tar in store.commits() if only is None or tar in only]
+    return _Pass(store, by, urls or {}).run(tars)
 
 
 class _Pass:
@@ -87,9 +95,11 @@ class _Pass:
         self._duplicates = Duplicates()
         self._tars: list[LabelFigures] = []
 
-    def run(self) -> Collection:
-        for tar in self._store.commits():
+    def run(self, tars: Sequence[int]) -> Collection:
+        for tar in tars:
             self._add(tar)
+        if set(self._numbers) == {NAMELESS}:
+            raise UsageError(f"--source-by {self._by}: matches no image of {len(tars)} tar(s)")
         within, shared = (
             count(len(self._sums)) for count in (self._duplicates.within, self._duplicates.shared)
         )

@@ -1,13 +1,16 @@
 """Out-of-distribution detection: do the models know images of the collection from others?"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from softlabel.shards.errors import IdentityError, UsageError
 from softlabel.shards.progress import Progress
+from softlabel.shards.schema import Manifest
+from softlabel.shards.specs import redacted
 from softlabel.tools.evaluate.answers import Images
 from softlabel.tools.evaluate.bootstrap import SHARE, Figure, figure_of
 from softlabel.tools.evaluate.metrics import Floats
@@ -22,6 +25,8 @@ from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 
 MOST_ID_IMAGES = 10_000
 """ID images that are scored, and that are the bank of the nearest-neighbour score."""
+
+_NO_IMAGE = "--ood-shards: wanted images, found none that can be decoded"
 
 _SAME = ("teacher_sha256", "teacher_output", "embedding_output", "recipe", "view_recipe")
 
@@ -40,10 +45,16 @@ class Ood:
     scores: Mapping[str, Mapping[str, Scores]]
     """By role, then by score: of the ID and of the OOD images."""
     notes: Sequence[str]
+    tars: Sequence[str] = ()
+    """Of the OOD images, without passwords."""
+    labels_store_id: str | None = None
+    """The store of the teacher's labels of the OOD images, where they were used."""
 
     def to_dict(self) -> dict[str, Any]:
         """As evaluation.json has it."""
         return {
+            "tars": list(self.tars),
+            "labels_store_id": self.labels_store_id,
             "images": {
                 role: {"id": len(first[0]), "ood": len(first[1])}
                 for role, own in self.scores.items()
@@ -106,18 +117,24 @@ def out_of_distribution(
         done = number_id + min(ood_parts.count, number_id)
         progress.update(done, images=number_id + ood_parts.count, details={})
     if not ood_parts.count:
-        raise UsageError("--ood-shards: wanted images, found none that can be decoded")
+        raise UsageError(_NO_IMAGE)
     if teacher is None and ood_labels is not None:
         for tar in ood_labels.urls:
             ood_parts.add_labels(ood_labels.rows(tar))
     id_scores, ood_scores = id_parts.scores(banks), ood_parts.scores()
-    return _summed_up(
+    found = _summed_up(
         {
             role: {name: (own[name], found) for name, found in ood_scores[role].items()}
             for role, own in id_scores.items()
             if role in ood_scores
         },
         _notes(labelled, refused, has_teacher=TEACHER in ood_scores),
+    )
+    by_labels = teacher is None and ood_labels is not None
+    return replace(
+        found,
+        tars=[redacted(tar) for tar in tars],
+        labels_store_id=ood_labels.store.store_id if by_labels and ood_labels else None,
     )
 
 
@@ -174,6 +191,25 @@ def _ood_scores(
                 into.add(TEACHER, label_scores(logits), embedding)
         into.count += len(views.pixels[0])
         yield views.refused
+
+
+def require_image(tars: Sequence[str], models: Sequence[Model], manifest: Manifest) -> None:
+    """Refuse OOD tars without one image that can be decoded; reads up to the first that can.
+
+    A pipe is not tried: its command would run twice.
+
+    Raises:
+        UsageError: none can be decoded.
+        SoftLabelError: a tar before it can't be read.
+    """
+    if any(tar.startswith("pipe:") for tar in tars):
+        return
+    ways = [(model.described.recipe, model.decoder) for model in models]
+    # A batch of 1 ends the reading early.
+    views = unlabelled_views(tars, ways, manifest=manifest, batch_size=1, workers=1)
+    with closing(views):  # type: ignore[type-var]
+        if not any(len(found.pixels[0]) for found in views):
+            raise UsageError(_NO_IMAGE)
 
 
 def _require_same_teacher(labelled: Labelled, ood: Labelled) -> None:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from softlabel.tools.evaluate.bootstrap import ANY, Figure, Mean, Measure, Span, estimate, ratio
 from softlabel.tools.evaluate.metrics import Floats
 from softlabel.tools.evaluate.models import Model
-from softlabel.tools.evaluate.stress.degrade import SEVERITIES, degrade_all, resized
+from softlabel.tools.evaluate.stress.degrade import (
+    LEAST_BLUR,
+    SEVERITIES,
+    degrade_all,
+    resized,
+    strengths,
+)
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 
 ALL = "all"
@@ -45,6 +51,8 @@ class Degradations:
     """Pictures."""
     size: tuple[int, int]
     """Height and width at which they were degraded."""
+    seed: int
+    """Of the noise."""
 
     def curve(self, role: str, metric: str, kind: str) -> list[Figure]:
         """Clean, then severities 1 to 5; empty where there is no such metric."""
@@ -53,11 +61,14 @@ class Degradations:
         return [own[name] for name in names] if names[0] in own else []
 
     def to_dict(self) -> dict[str, Any]:
-        """As evaluation.json has it."""
+        """As evaluation.json has it; a strength's unit depends on its kind, see `degrade`."""
         return {
             "kinds": list(self.kinds),
             "images": self.n,
             "size": list(self.size),
+            "seed": self.seed,
+            "strengths": {kind: list(strengths(kind)) for kind in self.kinds},
+            "least_blur": LEAST_BLUR,
             "figures": {
                 role: {name: figure.to_dict() for name, figure in own.items()}
                 for role, own in self.figures.items()
@@ -138,6 +149,7 @@ class DegradedAnswers:
             differences=differences,
             n=len(target),
             size=self._size,
+            seed=self._seed,
         )
 
     def _versions(self) -> list[_Version]:

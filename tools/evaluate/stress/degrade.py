@@ -27,8 +27,8 @@ _SHOT_NOISE = (250.0, 100.0, 50.0, 25.0, 12.0)
 _IMPULSE_NOISE = (0.02, 0.05, 0.09, 0.15, 0.23)
 """Share of values that become 0 or 255."""
 _GAUSSIAN_BLUR = (0.004, 0.009, 0.015, 0.022, 0.032)
-"""Standard deviation in shorter sides, beyond _LEAST_BLUR: 1.2 to 7.5 pixels of 224 in all."""
-_LEAST_BLUR = 0.35
+"""Standard deviation in shorter sides, beyond LEAST_BLUR: 1.2 to 7.5 pixels of 224 in all."""
+LEAST_BLUR = 0.35
 """Standard deviation in pixels; a Gaussian of less changes nothing."""
 _CONTRAST = (0.7, 0.5, 0.35, 0.22, 0.12)
 """What is left of the distance to the picture's mean colour."""
@@ -65,8 +65,13 @@ def degrade(image: Picture, kind: str, severity: int, *, key_hash: int, seed: in
         raise ValueError(f"wanted one of {KINDS} at {SEVERITIES}, got {kind!r} at {severity!r}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"wanted uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-    change, strengths = _CHANGES[kind]
-    return change(image, strengths[severity - 1], _noise(key_hash, seed, kind, severity))
+    change, by_severity = _CHANGES[kind]
+    return change(image, by_severity[severity - 1], _noise(key_hash, seed, kind, severity))
+
+
+def strengths(kind: str) -> Sequence[float]:
+    """Of a kind of KINDS at severities 1 to 5, in the unit that stands with its constant above."""
+    return _CHANGES[kind][1]
 
 
 def degrade_all(
@@ -125,7 +130,7 @@ def _impulse_noise(image: Picture, share: float, noise: np.random.Generator) -> 
 
 def _gaussian_blur(image: Picture, share: float, noise: np.random.Generator) -> Picture:
     H, W, _ = image.shape
-    sigma = _LEAST_BLUR + share * min(H, W)
+    sigma = LEAST_BLUR + share * min(H, W)
     rows, columns = _blur_matrix(H, sigma), _blur_matrix(W, sigma)
     return _picture(np.einsum("ih,hwc,jw->ijc", rows, _unit(image), columns, optimize=True))
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabel.shards.progress import Progress
-from softlabel.shards.recipe import Recipe
 from softlabel.tools.evaluate.answers import Images
 from softlabel.tools.evaluate.models import Model
 from softlabel.tools.evaluate.reading import PictureReader, Pictures
@@ -16,13 +15,20 @@ from softlabel.tools.evaluate.stress.adversarial import Adversarial, AttackedAns
 from softlabel.tools.evaluate.stress.attacks import Attack
 from softlabel.tools.evaluate.stress.chosen import choose, members_of
 from softlabel.tools.evaluate.stress.degradations import Degradations, DegradedAnswers
+from softlabel.tools.evaluate.stress.views import (
+    View,
+    attacked_notes,
+    degraded_notes,
+    largest,
+    views_of,
+)
 from softlabel.tools.evaluate.teacher_labels import Labelled
 from softlabel.tools.evaluate.teacher_session import TeacherOnImages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stress:
-    """The result; a part that was not asked for is None."""
+    """The result; a part that was not asked for, or has nothing to measure, is None."""
 
     degradations: Degradations | None
     adversarial: Adversarial | None
@@ -68,11 +74,20 @@ def stress(
         TeacherError, UsageError: logits that are not finite.
     """
     chosen = choose(images.key_hash, num_images)
+    views = views_of(models, teacher, decoder=labelled.store.manifest.decoder)
+    notes = _notes(views, teacher, attacks)
+    if kinds and teacher is None and not (images.target[chosen] >= 0).any():
+        notes.append("pictures were not degraded: no targets and no teacher to measure by")
+        kinds = ()
+    if kinds:
+        notes += degraded_notes(views)
+    if not kinds and not attacks:
+        return Stress(degradations=None, adversarial=None, notes=notes)
     degraded = DegradedAnswers(models, teacher, kinds=kinds, seed=seed)
     attacked = AttackedAnswers(models, teacher, attacks=attacks)
     done = 0
     with PictureReader(labelled, workers=workers) as reader:
-        for batch, target in _batches(reader, models, teacher, images, chosen, batch_size):
+        for batch, target in _batches(reader, models, largest(views), images, chosen, batch_size):
             key_hash, label = batch.pictures.rows.key_hash, batch.pictures.rows.topk_class[:, 0]
             if kinds:
                 degraded.add(batch.largest, key_hash=key_hash, target=target)
@@ -82,10 +97,11 @@ def stress(
                 )
             done += len(target)
             progress.update(done, images=done, details={})
+    adversarial = attacked.finish() if attacks else None
     return Stress(
         degradations=degraded.finish() if kinds else None,
-        adversarial=attacked.finish() if attacks else None,
-        notes=_notes(models, teacher, kinds, attacks, images.target[chosen]),
+        adversarial=adversarial,
+        notes=[*notes, *_unfooled(adversarial)],
     )
 
 
@@ -99,59 +115,45 @@ class _Batch:
 def _batches(
     reader: PictureReader,
     models: Sequence[Model],
-    teacher: TeacherOnImages | None,
+    shown: View,
     images: Images,
     chosen: NDArray[np.int64],
     batch_size: int,
 ) -> Iterator[tuple[_Batch, NDArray[np.int64]]]:
-    """The chosen images, with their targets."""
-    recipe, decoder = _largest(models, teacher)
-    largest = reader.renderer(recipe, decoder=decoder)
+    """The chosen images, with their targets; `shown` is the view to degrade."""
+    renderer = reader.renderer(shown.recipe, decoder=shown.decoder)
     own = {m.role: reader.renderer(m.described.recipe, decoder=m.decoder) for m in models}
     members = members_of(images, chosen)
     low = 0
-    for found in reader.batches([largest, *own.values()], batch_size=batch_size, members=members):
+    for found in reader.batches([renderer, *own.values()], batch_size=batch_size, members=members):
         high = low + len(found.rows)
-        pixels = {role: found.pixels[renderer] for role, renderer in own.items()}
-        batch = _Batch(found, found.pixels[largest], pixels)
+        pixels = {role: found.pixels[r] for role, r in own.items()}
+        batch = _Batch(found, found.pixels[renderer], pixels)
         yield batch, images.target[chosen[low:high]]
         low = high
     assert low == len(chosen), "images are not in the order of the store"
 
 
-def _largest(models: Sequence[Model], teacher: TeacherOnImages | None) -> tuple[Recipe, str | None]:
-    """The recipe of the largest pictures, the first model's among equals; and its decoder."""
-    found = [(model.described.recipe, model.decoder) for model in models]
-    if teacher is not None:
-        found.append((teacher.recipe, None))
-    return max(found, key=lambda pair: pair[0].height * pair[0].width)
-
-
 def _notes(
-    models: Sequence[Model],
-    teacher: TeacherOnImages | None,
-    kinds: Sequence[str],
-    attacks: Sequence[Attack],
-    target: NDArray[np.int64],
+    views: Sequence[View], teacher: TeacherOnImages | None, attacks: Sequence[Attack]
 ) -> list[str]:
-    notes = []
+    notes = attacked_notes(views) if attacks else []
     if teacher is None:
         notes.append(
             "the teacher is known by its labels only and was not asked about degraded or attacked "
             "pictures: no agreement and no transfer there; give --teacher for them"
         )
-        if not (target >= 0).any() and kinds:
-            notes.append("degraded pictures have no figures: no targets and no teacher")
-    sizes = {(m.described.recipe.height, m.described.recipe.width) for m in models}
-    sizes |= {teacher.size} if teacher is not None else set()
-    if len(sizes) > 1 and kinds:
-        notes.append(
-            "the models' input sizes differ: pictures are degraded at the largest and resized to "
-            "the others, the clean ones as well"
-        )
-    if len(sizes) > 1 and attacks and teacher is not None:
-        notes.append(
-            "attacked pictures have the student's input size and are resized to the teacher's "
-            "where that differs, the clean ones as well"
-        )
     return notes
+
+
+def _unfooled(found: Adversarial | None) -> list[str]:
+    """Which students could not be fooled, because they erred before."""
+    if found is None:
+        return []
+    first = found.attacks[0].kind
+    return [
+        f"the {role} answered none of the {found.n:,} attacked pictures with its class before (the "
+        "target, or without one the teacher's label): whether it is fooled can't be said"
+        for role, figures in found.figures.items()
+        if f"{first}/fooled" not in figures
+    ]
