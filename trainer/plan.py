@@ -17,7 +17,8 @@ from softlabel.shards.store import Store, open_store
 from softlabel.shards.tails import interpolation_error, tail_weights
 from softlabel.trainer.config import TrainConfig
 from softlabel.trainer.sampling import Sampler
-from softlabel.trainer.sampling_plan import make_sampler, sampling_notes
+from softlabel.trainer.sampling_notes import sampling_notes
+from softlabel.trainer.sampling_plan import make_sampler
 
 _OK = str(int(Status.OK))
 # Where things lie, and what is said about them: nothing that changes the weights.
